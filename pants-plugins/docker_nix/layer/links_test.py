@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import List, Tuple
+
+import pytest
+
+from docker_nix.layer.links import Collision, Entry, link_farm, unfit_entry
+
+A = "/nix/store/aaaa-a"
+B = "/nix/store/bbbb-b"
+ORIGINS = {A: "//:a", B: "//:b"}
+
+
+def file(path: str, sha256: str = "1", kind: str = "f") -> Entry:
+    return Entry(kind, path, sha256=sha256, size=1)
+
+
+def farm(a: List[Entry], b: List[Entry]) -> Tuple[Tuple[str, ...], ...]:
+    return link_farm([(A, a), (B, b)], ORIGINS)
+
+
+def test_directories_are_merged_and_files_linked() -> None:
+    assert farm(
+        [file("etc/a"), Entry("d", "var/empty")], [file("etc/b"), file("etc/x/c", kind="x")]
+    ) == (
+        ("d", "etc"),
+        ("l", "etc/a", f"{A}/etc/a"),
+        ("l", "etc/b", f"{B}/etc/b"),
+        ("d", "etc/x"),
+        ("l", "etc/x/c", f"{B}/etc/x/c"),
+        ("d", "var"),
+        ("d", "var/empty"),
+    )
+
+
+def test_sorted_bytewise() -> None:
+    names = ["a/x", "a-b", "é", "Z", "a.b"]
+    links = farm([file(name) for name in names], [])
+    paths = [link[1] for link in links]
+    assert paths == ["Z", "a", "a-b", "a.b", "a/x", "é"]
+
+
+@pytest.mark.parametrize(
+    "path, target, becomes",
+    [
+        ("lib/so", "so.1", "so.1"),
+        ("bin", "usr/bin", "usr/bin"),
+        ("a/b/up", "../../c", "../../c"),
+        ("etc/abs", "/proc/mounts", "/proc/mounts"),
+        ("dangling", "nowhere", "nowhere"),
+        ("loop", "loop", "loop"),
+        # Out of its own tree: it means a place beside the store path, so it goes through it.
+        ("up", "../other", f"{A}/up"),
+        ("a/up", "b/../../../other", f"{A}/a/up"),
+    ],
+)
+def test_symlinks_stay_what_they_were(path: str, target: str, becomes: str) -> None:
+    links = farm([Entry("l", path, target)], [])
+    assert links[-1] == ("l", path, becomes)
+
+
+def test_same_file_twice_is_linked_once() -> None:
+    same = [file("x/y"), Entry("l", "l", "x"), Entry("d", "e")]
+    assert farm(same, list(same)) == farm(same, [])
+
+
+@pytest.mark.parametrize(
+    "a, b, message",
+    [
+        (
+            file("etc/x", "1"),
+            file("etc/x", "2"),
+            "/etc/x is a file in //:a and a file with other content in //:b",
+        ),
+        (
+            file("x", kind="f"),
+            file("x", kind="x"),
+            "/x is a file in //:a and an executable file in //:b",
+        ),
+        (file("x"), Entry("l", "x", "y"), "/x is a file in //:a and a symlink to y in //:b"),
+        (
+            Entry("l", "x", "y"),
+            Entry("l", "x", "z"),
+            "/x is a symlink to y in //:a and a symlink to z in //:b",
+        ),
+        (file("x"), file("x/y"), "/x is a file in //:a and a directory in //:b"),
+        (file("x/y"), file("x"), "/x is a directory in //:a and a file in //:b"),
+        (
+            Entry("l", "bin", "usr/bin"),
+            file("bin/sh"),
+            "/bin is a symlink to usr/bin in //:a and a directory in //:b",
+        ),
+        (Entry("d", "x"), file("x"), "/x is a directory in //:a and a file in //:b"),
+        (file("x"), Entry("d", "x"), "/x is a file in //:a and a directory in //:b"),
+    ],
+)
+def test_collisions_name_both(a: Entry, b: Entry, message: str) -> None:
+    with pytest.raises(Collision) as e:
+        farm([a], [b])
+    assert str(e.value) == message
+
+
+def test_unfit_entries() -> None:
+    assert unfit_entry(A, [file("a" * 255), file("b/" * 1900 + "c")]) is None
+    assert "reserve for deleted files" in str(unfit_entry(A, [file("x/.wh.y")]))
+    assert "reserve for deleted files" in str(unfit_entry(A, [file(".wh..wh..opq/y")]))
+    assert "more than 255 bytes" in str(unfit_entry(A, [file("é" * 128)]))
+    assert "more than the 4095" in str(unfit_entry(A, [file("dir/" * 1100 + "c")]))

@@ -1,0 +1,252 @@
+"""The layer step: one cached Process for each group of store paths."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from pants.core.util_rules.system_binaries import BinaryShims, BinaryShimsRequest
+from pants.engine.fs import (
+    AddPrefix,
+    Digest,
+    DigestContents,
+    DigestEntries,
+    DigestSubset,
+    FileDigest,
+    FileEntry,
+    MergeDigests,
+    PathGlobs,
+)
+from pants.engine.rules import Get, MultiGet, collect_rules, rule
+from pants.util.frozendict import FrozenDict
+from pants.util.logging import LogLevel
+
+from docker_nix.errors import DockerNixError
+from docker_nix.layer import native_libraries, tool_process
+from docker_nix.layer.links import Entry
+from docker_nix.layer.tool_process import ToolResult, ToolRun
+from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
+from docker_nix.subsystem import DockerNixSubsystem
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class RootPart:
+    """What the customisation layer puts at `/`.
+
+    :param links: `("d", path)` and `("l", path, target)` entries.
+    :param script: `extra_commands`, its store path references replaced.
+    :param script_store: the store paths that the script may read.
+    :param tools: names of programs for the script.
+    """
+
+    links: Tuple[Tuple[str, ...], ...]
+    script: Optional[str]
+    script_store: Tuple[StoreObject, ...]
+    tools: Tuple[str, ...]
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class LayerRequest:
+    """A request for one layer: a group of store paths, the customisation part, or both.
+
+    It holds content only, so that equal requests of different images are one process run.
+    """
+
+    objects: Tuple[StoreObject, ...]
+    compression: str
+    root: Optional[RootPart] = None
+    subject: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class StorePathInfo:
+    """What the layer process found out about a store path while packing it."""
+
+    path: str
+    nar_hash: str
+    nar_size: int
+    references: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BuiltLayer:
+    """A layer: its blob by digest, and what a manifest and a config say of it. No bytes.
+
+    :param diff_id: `sha256:…` of the uncompressed tar.
+    :param diff_size: the size of the uncompressed tar in bytes.
+    """
+
+    blob: FileDigest
+    compression: str
+    diff_id: str
+    diff_size: int
+    store_paths: Tuple[StorePathInfo, ...]
+    has_root: bool
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self.blob.fingerprint}"
+
+
+@dataclass(frozen=True)
+class _PackInput:
+    spec: List[Dict[str, Any]]
+    digests: List[Digest]
+    size: int
+
+
+def _tool_entry(entry: Entry) -> List[str]:
+    return [entry.kind, entry.path, entry.target] if entry.kind == "l" else [entry.kind, entry.path]
+
+
+async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
+    """The store paths as the tool's spec has them, with their trees below `in/`."""
+    trees = [obj for obj in objects if not obj.unpack]
+    listings = await MultiGet(Get(Listing, ListingRequest(obj.digest, None)) for obj in trees)
+    digests = await MultiGet(
+        Get(Digest, AddPrefix(obj.digest, f"in/{obj.base_name}")) for obj in objects
+    )
+    entries = {obj.path: listing.entries for obj, listing in zip(trees, listings)}
+    spec: List[Dict[str, Any]] = []
+    size = 0
+    for obj in objects:
+        if obj.unpack:
+            size += 3 * obj.digest.serialized_bytes_length
+            spec.append(
+                {
+                    "name": obj.base_name,
+                    "source": "archive",
+                    "file": "archive",
+                    "format": obj.unpack,
+                }
+            )
+        else:
+            size += sum(entry.size for entry in entries[obj.path])
+            spec.append(
+                {
+                    "name": obj.base_name,
+                    "source": "tree",
+                    "entries": [_tool_entry(entry) for entry in entries[obj.path]],
+                }
+            )
+    return _PackInput(spec, list(digests), size)
+
+
+def _libraries(request: LayerRequest, objects: Tuple[StoreObject, ...]) -> Tuple[str, ...]:
+    libraries = {"gzip": {"deflate"}, "zstd": {"zstd"}, "none": set()}[request.compression]
+    if any(obj.unpack == "tar.zst" for obj in objects):
+        libraries |= {"zstd"}
+    return tuple(sorted(libraries))
+
+
+def _description(request: LayerRequest) -> str:
+    names = [obj.base_name.partition("-")[2] for obj in request.objects]
+    if request.root:
+        names.append("links to the contents")
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"Packing a layer of {shown or 'nothing'}"
+
+
+@rule(desc="Pack a layer", level=LogLevel.DEBUG)
+async def pack_layer(
+    request: LayerRequest, options: DockerNixSubsystem.EnvironmentAware
+) -> BuiltLayer:
+    packed = await _pack_input(request.objects)
+    digests = list(packed.digests)
+    spec: Dict[str, Any] = {
+        "compression": request.compression,
+        "paths": packed.spec,
+        "root": None,
+    }
+    immutable_inputs: Mapping[str, Digest] = {}
+    root = request.root
+    if root:
+        spec["root"] = {
+            "uid": root.uid,
+            "gid": root.gid,
+            "links": root.links,
+            "script": root.script,
+            "store": [],
+            "path": None,
+        }
+        if root.script is not None and root.script_store:
+            readable = await _pack_input(root.script_store)
+            digests.extend(readable.digests)
+            spec["root"]["store"] = readable.spec
+        if root.script is not None and root.tools:
+            shims = await Get(
+                BinaryShims,
+                BinaryShimsRequest,
+                BinaryShimsRequest.for_binaries(
+                    *root.tools,
+                    rationale=f"run the `extra_commands`{request.subject}",
+                    search_path=options.executable_search_path,
+                ),
+            )
+            immutable_inputs = shims.immutable_input_digests
+            spec["root"]["path"] = shims.cache_name
+    input_digest = await Get(Digest, MergeDigests(digests))
+    objects = request.objects + (root.script_store if root else ())
+    result = await Get(
+        ToolResult,
+        ToolRun(
+            "pack",
+            json.dumps(spec, sort_keys=True, separators=(",", ":")).encode(),
+            input_digest,
+            ("layer.blob", "layer.json"),
+            _libraries(request, objects),
+            cores=max(1, min(64, packed.size // (8 * _MIB))),
+            immutable_inputs=FrozenDict(immutable_inputs),
+            description=_description(request),
+            subject=request.subject,
+        ),
+    )
+    entries, metadata = await MultiGet(
+        Get(DigestEntries, Digest, result.digest),
+        Get(
+            Digest,
+            DigestSubset(result.digest, PathGlobs(["layer.json"])),
+        ),
+    )
+    files = {entry.path: entry for entry in entries if isinstance(entry, FileEntry)}
+    contents = await Get(DigestContents, Digest, metadata)
+    if "layer.blob" not in files or len(contents) != 1:
+        raise DockerNixError(
+            f"Packing a layer{request.subject} left no complete output.\n\nThis is a fault of the "
+            "machine or of the remote cache that answered; run again, with "
+            "`--no-local-cache --no-remote-cache-read` if it stays."
+        )
+    blob = files["layer.blob"].file_digest
+    info = json.loads(contents[0].content)
+    if info["digest"] != f"sha256:{blob.fingerprint}":
+        raise DockerNixError(
+            f"A layer{request.subject} has the digest sha256:{blob.fingerprint}, but the process "
+            f"that made it says {info['digest']}.\n\nThe cache holds a wrong entry; run again with "
+            "`--no-local-cache --no-remote-cache-read`."
+        )
+    references = {obj.base_name: obj for obj in request.objects}
+    return BuiltLayer(
+        blob,
+        request.compression,
+        info["diff_id"],
+        info["diff_size"],
+        tuple(
+            StorePathInfo(
+                references[name].path,
+                path["nar_hash"],
+                path["nar_size"],
+                references[name].references,
+            )
+            for name, path in sorted(info["paths"].items())
+        ),
+        has_root=root is not None,
+    )
+
+
+def rules():
+    return (*collect_rules(), *native_libraries.rules(), *tool_process.rules())

@@ -1,0 +1,240 @@
+"""How the layer tool is run: a Process whose cache key holds nothing but content.
+
+The tool's own files and libraries are an input. The interpreter is not: `start.sh` takes the one
+that a file in an append-only cache names (such a cache is no part of the key), else one of the
+usual places, as on a remote worker, which has no such cache.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Mapping, Tuple
+
+from pants.engine.fs import (
+    AddPrefix,
+    CreateDigest,
+    Digest,
+    DigestContents,
+    FileContent,
+    MergeDigests,
+)
+from pants.engine.process import (
+    FallibleProcessResult,
+    Process,
+    ProcessCacheScope,
+    ProcessResult,
+)
+from pants.engine.rules import Get, MultiGet, collect_rules, rule
+from pants.util.frozendict import FrozenDict
+from pants.util.logging import LogLevel
+
+from docker_nix.errors import DockerNixError
+from docker_nix.layer.links import Entry
+from docker_nix.layer.native_libraries import NativeLibrary, NativeLibraryRequest
+from docker_nix.resolve.types import Listing
+from docker_nix.subsystem import DockerNixSubsystem
+
+_TOOL_DIR = ".docker-nix"
+_CACHES = FrozenDict({"docker_nix": ".docker-nix-cache"})
+_PACKAGE = "docker_nix.layer.tool"
+_MAIN = b"from docker_nix.layer.tool.cli import main\n\nmain()\n"
+
+# Writes the first interpreter that works to the cache, in one step, so that a process that starts
+# at the same time sees the old one or the new one.
+_FIND_INTERPRETER = """\
+set -eu
+for py in "$@"; do
+  found=$("$py" -I -S -c 'import sys, ctypes, hashlib
+assert sys.version_info >= (3, 8)
+print(sys.executable)' 2>/dev/null) || continue
+  case $found in /*) ;; *) continue ;; esac
+  [ "$(cat .docker-nix-cache/interpreter 2>/dev/null)" = "$found" ] && exit 0
+  printf '%s\\n' "$found" > ".docker-nix-cache/interpreter.$$"
+  mv -f ".docker-nix-cache/interpreter.$$" .docker-nix-cache/interpreter
+  exit 0
+done
+echo "$@"
+exit 0
+"""
+
+
+@dataclass(frozen=True)
+class ToolInterpreter:
+    """That the append-only cache names an interpreter, if this environment has one to name."""
+
+
+@dataclass(frozen=True)
+class LayerTool:
+    """The tool with all its files, to be used as an immutable input."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class LayerToolRequest:
+    """A request for the tool with the given native libraries (`deflate`, `zstd`)."""
+
+    libraries: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ToolRun:
+    """A run of the layer tool.
+
+    :param command: `pack`, `index` or `docker-archive`.
+    :param spec: what goes into the JSON file that the command reads. Content only: no name, tag,
+        address or path of the machine belongs there.
+    :param input_digest: the input trees.
+    :param outputs: the files the command writes, all of them required.
+    :param cores: how many cores the command can make use of.
+    """
+
+    command: str
+    spec: bytes
+    input_digest: Digest
+    outputs: Tuple[str, ...]
+    libraries: Tuple[str, ...]
+    cores: int = 1
+    immutable_inputs: FrozenDict[str, Digest] = FrozenDict()
+    description: str = field(default="", compare=False)
+    subject: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class ArchiveIndexRequest:
+    """A request for the entries of the archive that is the file `archive` of `digest`."""
+
+    digest: Digest
+    format: str
+    subject: str = field(default="", compare=False)
+
+
+def _tool_sources() -> Mapping[str, bytes]:
+    """The program's files, by their path in the tool's folder."""
+    files = {"tool/__main__.py": _MAIN}
+    for package in ("docker_nix", "docker_nix.layer"):
+        files[f"tool/{package.replace('.', '/')}/__init__.py"] = b""
+    for name in sorted(importlib.resources.contents(_PACKAGE)):
+        content = name.endswith(".py") and not name.endswith("_test.py")
+        if content and name not in ("conftest.py", "testing.py"):
+            path = f"tool/{_PACKAGE.replace('.', '/')}/{name}"
+            files[path] = importlib.resources.read_binary(_PACKAGE, name)
+    files["start.sh"] = importlib.resources.read_binary(_PACKAGE, "start.sh")
+    return files
+
+
+@rule(desc="Find a Python for the layer tool", level=LogLevel.DEBUG)
+async def find_interpreter(
+    options: DockerNixSubsystem.EnvironmentAware,
+) -> ToolInterpreter:
+    if options.python:
+        candidates = [options.python]
+    else:
+        candidates = [
+            os.path.join(folder, name)
+            for name in ("python3", "python3.9")
+            for folder in options.executable_search_path
+        ]
+    result = await Get(
+        ProcessResult,
+        Process(
+            ("/bin/sh", "-c", _FIND_INTERPRETER, "find-interpreter", *candidates),
+            env={"PATH": ":".join(options.executable_search_path)},
+            append_only_caches=_CACHES,
+            cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
+            description="Find a Python for the layer tool",
+            level=LogLevel.DEBUG,
+        ),
+    )
+    if options.python and result.stdout.strip():
+        raise DockerNixError(
+            f"The option [docker-nix].python is {options.python!r}, which is not a Python of "
+            "version 3.8 or newer with ctypes.\n\nSet it to the absolute path of one, or unset it "
+            "to use the first python3 on [docker-nix].executable_search_paths."
+        )
+    return ToolInterpreter()
+
+
+@rule
+async def prepare_tool(request: LayerToolRequest) -> LayerTool:
+    libraries = await MultiGet(
+        Get(NativeLibrary, NativeLibraryRequest(name)) for name in request.libraries
+    )
+    sources = await Get(
+        Digest,
+        CreateDigest(
+            FileContent(path, content, is_executable=path == "start.sh")
+            for path, content in _tool_sources().items()
+        ),
+    )
+    digest = await Get(
+        Digest, MergeDigests((sources, *(library.digest for library in libraries)))
+    )
+    return LayerTool(digest)
+
+
+@rule
+async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
+    tool, spec = await MultiGet(
+        Get(LayerTool, LayerToolRequest(run.libraries)),
+        Get(Digest, CreateDigest([FileContent("spec.json", run.spec)])),
+    )
+    input_digest = await Get(Digest, MergeDigests((spec, run.input_digest)))
+    # The number of cores is put into argv when the process starts: the key has the placeholder.
+    threads = ("--threads", "{pants_concurrency}") if run.command == "pack" else ()
+    result = await Get(
+        FallibleProcessResult,
+        Process(
+            ("/bin/sh", f"{_TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
+            input_digest=input_digest,
+            immutable_input_digests={_TOOL_DIR: tool.digest, **run.immutable_inputs},
+            append_only_caches=_CACHES,
+            output_files=run.outputs,
+            concurrency_available=run.cores,
+            description=run.description,
+            level=LogLevel.INFO if run.command == "pack" else LogLevel.DEBUG,
+        ),
+    )
+    if result.exit_code != 0:
+        output = result.stderr.decode(errors="replace").strip()
+        raise DockerNixError(f"{run.description} failed{run.subject}.\n\n{output}")
+    return ToolResult(result.output_digest)
+
+
+@rule(desc="List the members of an archive", level=LogLevel.DEBUG)
+async def index_archive(request: ArchiveIndexRequest) -> Listing:
+    archive = await Get(Digest, AddPrefix(request.digest, "in"))
+    result = await Get(
+        ToolResult,
+        ToolRun(
+            "index",
+            json.dumps({"file": "in/archive", "format": request.format}).encode(),
+            archive,
+            ("index.json",),
+            ("zstd",) if request.format == "tar.zst" else (),
+            description=f"Reading a {request.format} archive",
+            subject=request.subject,
+        ),
+    )
+    (index,) = await Get(DigestContents, Digest, result.digest)
+    entries = []
+    for kind, path, *rest in json.loads(index.content)["entries"]:
+        if kind == "l":
+            entries.append(Entry(kind, path, target=rest[0]))
+        elif kind == "d":
+            entries.append(Entry(kind, path))
+        else:
+            entries.append(Entry(kind, path, size=rest[0], sha256=rest[1]))
+    return Listing(tuple(entries))
+
+
+def rules():
+    return collect_rules()

@@ -1,0 +1,24 @@
+"""The entry point of the backend: `backend_packages = ["docker_nix"]`."""
+
+from __future__ import annotations
+
+from docker_nix.assemble import package
+from docker_nix.assemble import rules as assemble
+from docker_nix.layer import rules as layer
+from docker_nix.resolve import image_contents
+from docker_nix.resolve import rules as resolve
+from docker_nix.target_types import DockerNixLayeredTarget
+
+
+def target_types():
+    return [DockerNixLayeredTarget]
+
+
+def rules():
+    return [
+        *resolve.rules(),
+        *image_contents.rules(),
+        *layer.rules(),
+        *assemble.rules(),
+        *package.rules(),
+    ]

@@ -1,0 +1,206 @@
+"""All store paths of an image: those of its `contents`, and those its config and script name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, List, Tuple
+
+from pants.engine.addresses import Address, Addresses, UnparsedAddressInputs
+from pants.engine.rules import Get, MultiGet, collect_rules, rule
+from pants.engine.target import (
+    FieldSet,
+    InferDependenciesRequest,
+    InferredDependencies,
+    TransitiveTargets,
+    TransitiveTargetsRequest,
+)
+from pants.engine.unions import UnionRule
+from pants.util.frozendict import FrozenDict
+from pants.util.logging import LogLevel
+
+from docker_nix.errors import field_error
+from docker_nix.layer.links import unfit_entry
+from docker_nix.resolve.references import Reference, references
+from docker_nix.resolve.types import (
+    Listing,
+    ListingRequest,
+    ResolveAddressRequest,
+    StoreClosure,
+)
+from docker_nix.target_types import ContentsField, ExtraCommandsField, ImageConfigField
+
+
+@dataclass(frozen=True)
+class ImageContentsRequest:
+    """The fields of an image target that name other targets."""
+
+    contents: ContentsField
+    config: ImageConfigField
+    extra_commands: ExtraCommandsField
+
+    @property
+    def address(self) -> Address:
+        return self.contents.address
+
+
+@dataclass(frozen=True)
+class ImageContents:
+    """The store paths of an image.
+
+    :param closure: all of them; its `roots` are what appears at `/`.
+    :param listings: the entries of each root.
+    :param config_paths: the store path of each address that the config names, as spelled there.
+    :param script: the closures of the addresses that the script names, likewise.
+    """
+
+    closure: StoreClosure
+    listings: FrozenDict[str, Listing]
+    config_paths: FrozenDict[str, str]
+    script_paths: FrozenDict[str, str]
+    script_closure: StoreClosure
+
+
+@dataclass(frozen=True)
+class _NamedAddresses:
+    """The addresses that one field refers to, by their spelling."""
+
+    alias: str
+    addresses: FrozenDict[str, Address]
+
+
+def _config_references(config: ImageConfigField) -> List[Reference]:
+    return [ref for parts in config.parts() for ref in references(parts)]
+
+
+async def _addresses(owner: Address, alias: str, refs: List[Reference]) -> _NamedAddresses:
+    unique = {ref.address: ref for ref in refs}
+    found = await MultiGet(
+        Get(
+            Addresses,
+            UnparsedAddressInputs(
+                (ref.address,),
+                owning_address=owner,
+                description_of_origin=(
+                    f"the '{alias}' field in target {owner}, {{store_path[…]}} at {ref.place}"
+                ),
+            ),
+        )
+        for ref in unique.values()
+    )
+    return _NamedAddresses(
+        alias, FrozenDict({spelled: one[0] for spelled, one in zip(unique, found)})
+    )
+
+
+async def _closures(owner: Address, named: _NamedAddresses) -> Dict[str, StoreClosure]:
+    closures = await MultiGet(
+        Get(
+            StoreClosure,
+            ResolveAddressRequest(address, f"the '{named.alias}' field in target {owner}"),
+        )
+        for address in named.addresses.values()
+    )
+    for address, closure in zip(named.addresses.values(), closures):
+        if closure.own is None:
+            raise field_error(
+                owner,
+                named.alias,
+                f"refers to {{store_path[{address}]}}, a group of targets without a store path of "
+                "its own.",
+                "Refer to one of the targets in the group.",
+            )
+    return dict(zip(named.addresses, closures))
+
+
+def _own_paths(closures: Dict[str, StoreClosure]) -> FrozenDict[str, str]:
+    return FrozenDict({spelled: closure.own or "" for spelled, closure in closures.items()})
+
+
+@rule(desc="Resolve the contents of an image", level=LogLevel.DEBUG)
+async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents:
+    owner = request.address
+    contents = await Get(
+        Addresses, UnparsedAddressInputs, request.contents.to_unparsed_address_inputs()
+    )
+    in_config = await _addresses(owner, "config", _config_references(request.config))
+    in_script = await _addresses(
+        owner, "extra_commands", list(references(request.extra_commands.parts()))
+    )
+    everything = {*contents, *in_config.addresses.values(), *in_script.addresses.values()}
+    if owner in everything:
+        field = "contents" if owner in contents else "config"
+        raise field_error(
+            owner, field, "names the target itself.", "Remove it: an image cannot hold itself."
+        )
+    # The resolvers follow `dependencies`; this finds a cycle among them before they do.
+    await Get(TransitiveTargets, TransitiveTargetsRequest(sorted(everything)))
+
+    listed = await MultiGet(
+        Get(StoreClosure, ResolveAddressRequest(a, f"the 'contents' field in target {owner}"))
+        for a in contents
+    )
+    by_config = await _closures(owner, in_config)
+    by_script = await _closures(owner, in_script)
+    visible = StoreClosure.merge(listed)
+    referred = StoreClosure.merge([*by_config.values(), *by_script.values()])
+    closure = StoreClosure(visible.roots, StoreClosure.merge([visible, referred]).objects)
+
+    listings = await MultiGet(
+        Get(Listing, ListingRequest(obj.digest, obj.unpack, f" for {obj.origin}"))
+        for obj in closure.objects
+    )
+    for obj, listing in zip(closure.objects, listings):
+        problem = unfit_entry(obj.path, listing.entries)
+        if problem:
+            raise field_error(
+                owner,
+                "contents",
+                f"has {obj.origin}, which {problem}.",
+                "Rename it, or leave it out of that target.",
+            )
+    return ImageContents(
+        closure,
+        FrozenDict(
+            {
+                obj.path: listing
+                for obj, listing in zip(closure.objects, listings)
+                if obj.path in closure.roots
+            }
+        ),
+        _own_paths(by_config),
+        _own_paths(by_script),
+        StoreClosure.merge(by_script.values()),
+    )
+
+
+@dataclass(frozen=True)
+class ReferencesFieldSet(FieldSet):
+    required_fields = (ImageConfigField, ExtraCommandsField)
+
+    config: ImageConfigField
+    extra_commands: ExtraCommandsField
+
+
+class InferReferencedTargets(InferDependenciesRequest):
+    infer_from = ReferencesFieldSet
+
+
+@rule(desc="Infer dependencies from store path references", level=LogLevel.DEBUG)
+async def infer_referenced_targets(request: InferReferencedTargets) -> InferredDependencies:
+    field_set = request.field_set
+    in_config = await _addresses(
+        field_set.address, "config", _config_references(field_set.config)
+    )
+    in_script = await _addresses(
+        field_set.address, "extra_commands", list(references(field_set.extra_commands.parts()))
+    )
+    return InferredDependencies(
+        (*in_config.addresses.values(), *in_script.addresses.values())
+    )
+
+
+def rules():
+    return (
+        *collect_rules(),
+        UnionRule(InferDependenciesRequest, InferReferencedTargets),
+    )

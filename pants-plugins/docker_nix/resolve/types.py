@@ -1,0 +1,159 @@
+"""What resolvers take and give: the contents of an image as a graph of store paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Iterable, Mapping, Optional, Tuple
+
+from pants.engine.addresses import Address
+from pants.engine.environment import EnvironmentName
+from pants.engine.fs import Digest
+from pants.engine.target import Target
+from pants.engine.unions import UnionMembership, union
+from pants.util.frozendict import FrozenDict
+
+from docker_nix.layer.links import Entry
+from docker_nix.resolve import store_path
+
+
+@dataclass(frozen=True)
+class StoreObject:
+    """One store path and where its bytes come from.
+
+    :param path: `/nix/store/<hash>-<name>`.
+    :param digest: a tree, or a single file named `archive` where `unpack` is set.
+    :param unpack: the format of the archive, one of ARCHIVE_FORMATS.
+    :param references: full paths of the other store paths it refers to, sorted.
+    :param origin: the target it came from, for messages only.
+    """
+
+    path: str
+    digest: Digest
+    unpack: Optional[str] = None
+    references: Tuple[str, ...] = ()
+    origin: Optional[Address] = field(default=None, compare=False)
+
+    @classmethod
+    def from_pants(
+        cls,
+        name: str,
+        digest: Digest,
+        origin: Address,
+        *,
+        unpack: Optional[str] = None,
+        references: Iterable[str] = (),
+    ) -> StoreObject:
+        """A store path for something Pants built: its name, digest and references make its path.
+
+        The target's address is no part of the path: equal content of equal name is one path.
+        """
+        ordered = tuple(sorted(set(references)))
+        path = store_path.input_addressed_path(
+            store_path.legal_name(name),
+            digest.fingerprint,
+            digest.serialized_bytes_length,
+            ordered,
+            kind=f"unpack:{unpack}" if unpack else "tree",
+        )
+        return cls(path, digest, unpack, ordered, origin)
+
+    @property
+    def base_name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class StoreClosure:
+    """Store paths with everything they refer to.
+
+    :param roots: the paths whose trees appear at `/` of an image that lists the target.
+    :param objects: the whole closure, the roots included.
+    :param own: the path that `{store_path[…]}` of the target means; None for a group of targets.
+    """
+
+    roots: Tuple[str, ...]
+    objects: Tuple[StoreObject, ...]
+    own: Optional[str] = None
+
+    @classmethod
+    def single(cls, obj: StoreObject) -> StoreClosure:
+        """The closure of a store path that refers to no other."""
+        return cls((obj.path,), (obj,), obj.path)
+
+    @classmethod
+    def merge(
+        cls, closures: Iterable[StoreClosure], own: Optional[str] = None
+    ) -> StoreClosure:
+        """All of them together, each path once, in their order."""
+        roots: dict[str, None] = {}
+        objects: dict[str, StoreObject] = {}
+        for closure in closures:
+            roots.update(dict.fromkeys(closure.roots))
+            for obj in closure.objects:
+                objects.setdefault(obj.path, obj)
+        return cls(tuple(roots), tuple(objects.values()), own)
+
+
+@union(in_scope_types=[EnvironmentName])
+@dataclass(frozen=True)
+class StoreClosureRequest:
+    """A request to turn one target into store paths.
+
+    To add a resolver, subclass this, register the subclass with
+    `UnionRule(StoreClosureRequest, MyRequest)`, and write a rule from it to StoreClosure. Of the
+    resolvers whose `applies_to` is true for a target, the one with the lowest `order` is used.
+    """
+
+    target: Target
+    order: ClassVar[int] = 50
+
+    @classmethod
+    def applies_to(cls, target: Target, union_membership: UnionMembership) -> bool:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ResolveAddressRequest:
+    """A request for the StoreClosure of the target at `address`, by whichever resolver fits.
+
+    :param origin: who asks, for messages: `the 'contents' field in target //:image`.
+    """
+
+    address: Address
+    origin: str
+
+
+@dataclass(frozen=True)
+class ListingRequest:
+    """A request for the entries of a store object's tree, unpacked where it is an archive."""
+
+    digest: Digest
+    unpack: Optional[str]
+    description: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Listing:
+    entries: Tuple[Entry, ...]
+
+
+ARCHIVE_FORMATS: Mapping[str, str] = FrozenDict(
+    {
+        ".tar": "tar",
+        ".tar.gz": "tar.gz",
+        ".tgz": "tar.gz",
+        ".tar.xz": "tar.xz",
+        ".txz": "tar.xz",
+        ".tar.bz2": "tar.bz2",
+        ".tbz2": "tar.bz2",
+        ".tar.zst": "tar.zst",
+        ".tzst": "tar.zst",
+        ".zip": "zip",
+    }
+)
+
+
+def archive_format(file_name: str) -> Optional[str]:
+    """The format of an archive by its name's ending; None where it is no archive."""
+    lowered = file_name.lower()
+    return next((f for ending, f in ARCHIVE_FORMATS.items() if lowered.endswith(ending)), None)

@@ -1,0 +1,25 @@
+"""A Python application with a third-party dependency and a data file."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import sys
+
+from packaging.version import Version
+
+
+def greeting(name: str) -> str:
+    """What the application says to `name`."""
+    data = pkgutil.get_data("examples.greeter", "greeting.json")
+    assert data is not None
+    return json.loads(data)["text"].format(name=name)
+
+
+def main() -> None:
+    assert Version("1.0") < Version("1.10")
+    print(greeting(sys.argv[1] if len(sys.argv) > 1 else "you"))
+
+
+if __name__ == "__main__":
+    main()
