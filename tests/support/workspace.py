@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -140,3 +141,12 @@ class Repo:
                 os.kill(int(pid_file.read_text()), signal.SIGTERM)
             except (OSError, ValueError):
                 pass
+
+
+def checkout(root: Path) -> None:
+    """A copy of this project at `root`, as a fresh clone has it."""
+    ignore = shutil.ignore_patterns("__pycache__", "dist", ".*")
+    for name in ("3rdparty", "build-support", "pants-plugins", "src"):
+        shutil.copytree(PROJECT / name, root / name, ignore=ignore)
+    for name in ("BUILD", "pants", "pants.toml"):
+        shutil.copy(PROJECT / name, root / name)

@@ -198,7 +198,7 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
             immutable_input_digests={_TOOL_DIR: tool.digest, **run.immutable_inputs},
             append_only_caches=_CACHES,
             output_files=run.outputs,
-            concurrency_available=run.cores,
+            concurrency_available=run.cores if threads else 0,
             description=run.description,
             level=LogLevel.INFO if run.command == "pack" else LogLevel.DEBUG,
         ),

@@ -22,6 +22,7 @@ import pytest
 from docker_nix.layer.tool import archive
 from docker_nix.layer.tool.archive import listing, unpack
 from docker_nix.layer.tool.errors import ToolError
+from docker_nix.layer.tool.testing import library_dir
 
 Member = Any  # (name, data) or (TarInfo, data)
 
@@ -261,11 +262,6 @@ def zstd(data: bytes) -> bytes:
     return subprocess.run(["zstd", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
-@pytest.fixture
-def lib_dir() -> str:
-    return os.environ.get("DOCKER_NIX_TOOL_LIB", "")
-
-
 COMPRESSED: list[Any] = [
     ("tar.gz", gzip.compress),
     ("tar.bz2", bz2.compress),
@@ -274,32 +270,31 @@ COMPRESSED: list[Any] = [
 ]
 
 
-def skip_without(format: str, lib_dir: str) -> None:
-    if format == "tar.zst" and not (lib_dir and shutil.which("zstd")):
-        pytest.skip("needs zstd and its library")
+def lib_dir(format: str) -> str:
+    if format != "tar.zst":
+        return ""
+    if not shutil.which("zstd"):
+        pytest.skip("needs the command zstd")
+    return str(library_dir())
 
 
 @pytest.mark.parametrize("format, compress", COMPRESSED)
-def test_compressed(
-    read: Read, lib_dir: str, format: str, compress: Callable[[bytes], bytes]
-) -> None:
-    skip_without(format, lib_dir)
+def test_compressed(read: Read, format: str, compress: Callable[[bytes], bytes]) -> None:
+    lib = lib_dir(format)
     content = random.Random(0).getrandbits(8 * 300_000).to_bytes(300_000, "little")
     data = tar(("random", content), ("zeros", bytes(3_000_000)))
     expected = [file_entry("f", "random", content), file_entry("f", "zeros", bytes(3_000_000))]
-    assert read(compress(data), format, lib_dir) == expected
+    assert read(compress(data), format, lib) == expected
     pieces = [compress(data[start : start + 70_000]) for start in range(0, len(data), 70_000)]
-    assert read(b"".join(pieces), format, lib_dir) == expected
+    assert read(b"".join(pieces), format, lib) == expected
     padded = b"".join(piece + bytes(4) for piece in pieces) + bytes(500_000)
-    assert read(padded, format, lib_dir) == expected
-    assert read(compress(data) + compress(b"") + compress(b"more"), format, lib_dir) == expected
+    assert read(padded, format, lib) == expected
+    assert read(compress(data) + compress(b"") + compress(b"more"), format, lib) == expected
 
 
 @pytest.mark.parametrize("format, compress", COMPRESSED)
-def test_damaged_compressed(
-    read: Read, lib_dir: str, format: str, compress: Callable[[bytes], bytes]
-) -> None:
-    skip_without(format, lib_dir)
+def test_damaged_compressed(read: Read, format: str, compress: Callable[[bytes], bytes]) -> None:
+    lib = lib_dir(format)
     content = random.Random(0).getrandbits(8 * 300_000).to_bytes(300_000, "little")
     whole = compress(tar(("random", content)))
     flipped = bytearray(whole)
@@ -314,7 +309,7 @@ def test_damaged_compressed(
     ]
     for data in damaged:
         with pytest.raises(ToolError, match=f"the {format} archive .*cannot be"):
-            read(data, format, lib_dir)
+            read(data, format, lib)
 
 
 def test_wrong_format_is_named(read: Read) -> None:

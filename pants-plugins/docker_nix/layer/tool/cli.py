@@ -3,6 +3,7 @@
 This file must be valid for every Python 3, or the check of the version could not tell the user.
 """
 
+import os
 import sys
 
 MINIMUM_PYTHON = (3, 8)
@@ -36,11 +37,11 @@ def _run(args: "list[str]") -> None:
     elif command == "index":
         from docker_nix.layer.tool.archive import main as index
 
-        index(args[1:])
+        index(args[1:], _lib_dir())
     elif command == "docker-archive":
         from docker_nix.layer.tool.docker_archive import main as docker_archive
 
-        docker_archive(args[1:])
+        docker_archive(args[1:], _lib_dir())
     else:
         raise ToolError("unknown command {!r}: use pack, index or docker-archive".format(command))
 
@@ -51,6 +52,12 @@ def _lib_dir() -> str:
     for _ in range(5):
         path = path.rpartition("/")[0] or "."
     return path + "/lib"
+
+
+def _describe(error: OSError) -> str:
+    if error.filename is None:
+        return str(error)
+    return "{}: {}".format(os.fsdecode(error.filename), error.strerror)
 
 
 def _fail(message: str) -> None:

@@ -6,7 +6,6 @@ over the inputs. Source of the rules for layers: OCI image-spec, layer.md.
 
 from __future__ import annotations
 
-import json
 import os
 
 from docker_nix.layer.tool.blob import BlobWriter
@@ -16,6 +15,7 @@ from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.files import InputFile
 from docker_nix.layer.tool.inputs import locate_tree
 from docker_nix.layer.tool.nar_order import NarOrder
+from docker_nix.layer.tool.quick_json import dumps, loads
 from docker_nix.layer.tool.tar_format import BLOCK_SIZE, DIRECTORY, END, FILE, PADDING, header
 
 TYPE_CHECKING = False
@@ -35,11 +35,11 @@ def main(args: list[str], lib_dir: str) -> None:
     if len(args) != 3 or args[0] != "--threads":
         raise ToolError("usage: pack --threads N SPEC")
     with open(args[2], encoding="utf-8") as file:
-        spec = json.load(file)
+        spec = loads(file.read())
     try:
         metadata = pack(spec, thread_count(args[1]), lib_dir)
         with open(METADATA, "w", encoding="utf-8") as file:
-            file.write(json.dumps(metadata, sort_keys=True, separators=(",", ":")) + "\n")
+            file.write(dumps(metadata) + "\n")
     except BaseException:
         for output in (BLOB, METADATA):
             if os.path.exists(output):

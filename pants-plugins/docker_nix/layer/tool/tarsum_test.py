@@ -23,15 +23,17 @@ def archive(*members: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_F
     return buffer.getvalue()
 
 
-def member(name: str, *, mode: int = 0, uid: int = 0, uname: str = "", gname: str = "", **pax: str):
+def member(name: str, xattrs: dict[str, str] | None = None) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.mode, info.uid, info.gid, info.uname, info.gname = mode, uid, uid, uname, gname
-    info.pax_headers = {f"SCHILY.xattr.user.{key}": value for key, value in pax.items()}
+    info.mode = 0
+    info.pax_headers = {f"SCHILY.xattr.{key}": value for key, value in (xattrs or {}).items()}
     return info
 
 
-def users_file(name: str, **pax: str) -> bytes:
-    info = member(name, uid=1000, uname="slartibartfast", gname="users", **pax)
+def users_file(name: str, xattrs: dict[str, str] | None = None) -> bytes:
+    info = member(name, xattrs)
+    info.uid = info.gid = 1000
+    info.uname, info.gname = "slartibartfast", "users"
     return archive((info, b"test"))
 
 
@@ -47,11 +49,11 @@ def users_file(name: str, **pax: str) -> bytes:
             "b38166c059e11fb77bef30bf16fba7584446e80fcc156ff46d47e36c5305d8ef",
         ),
         (
-            users_file("xattrs.txt", key1="value1", key2="value2"),
+            users_file("xattrs.txt", {"user.key1": "value1", "user.key2": "value2"}),
             "4cc2e71ac5d31833ab2be9b4f7842a14ce595ec96a37af4ed08f87bc374228cd",
         ),
         (
-            users_file("xattrs.txt", key2="value2", KEY1="value1"),
+            users_file("xattrs.txt", {"user.key2": "value2", "user.KEY1": "value1"}),
             "65f4284fa32c0d4112dd93c3637697805866415b570587e4fd266af241503760",
         ),
     ],
