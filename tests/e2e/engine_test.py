@@ -103,7 +103,6 @@ def test_python_application_on_an_unpacked_root(tmp_path: Path, docker: DockerEn
     example = PROJECT / "src/examples/greeter"
     for file in ("greeter.py", "greeting.json"):
         repo.write(f"src/examples/greeter/{file}", (example / file).read_bytes())
-    repo.write("src/examples/__init__.py", "")
     repo.write("BUILD", 'file(name="debian", source="debian.tar")\n')
     repo.write(
         "src/examples/greeter/BUILD",

@@ -40,6 +40,9 @@ from docker_nix.subsystem import DockerNixSubsystem
 _TOOL_DIR = ".docker-nix"
 _CACHES = FrozenDict({"docker_nix": ".docker-nix-cache"})
 _PACKAGE = "docker_nix.layer.tool"
+# Pants starts a process while it still looks it up in the remote cache, unless it is told to wait.
+# After a miss or an error it waits no longer; this is for a cache that is slow to answer.
+_CACHE_HEAD_START_MILLIS = 10_000
 _MAIN = b"from docker_nix.layer.tool.cli import main\n\nmain()\n"
 
 # Writes the first interpreter that works to the cache, in one step, so that a process that starts

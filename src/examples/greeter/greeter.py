@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import pkgutil
 import sys
+from pathlib import Path
 
 from packaging.version import Version
 
 
 def greeting(name: str) -> str:
     """What the application says to `name`."""
-    data = pkgutil.get_data("examples.greeter", "greeting.json")
-    assert data is not None
+    data = Path(__file__).with_name("greeting.json").read_text()
     return json.loads(data)["text"].format(name=name)
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_a_compressor_that_fails_ends_it_all(threads: int, failing: int, tmp_pat
     assert threading.active_count() == before
 
 
-def _no_memory() -> None:
+def _no_memory() -> NoReturn:
     raise MemoryError
 
 

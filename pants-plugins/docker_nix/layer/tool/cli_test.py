@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def _write_spec(sandbox: Path, entries: list[list[str]], **fields: Any) -> None:
 
 
 def _interpreters() -> list[str]:
-    """Every CPython on PATH that the tool is for, and that starts."""
-    found = []
+    """This one, and every CPython on PATH that the tool is for, and that starts."""
+    found = [sys.executable]
     for minor in range(8, 20):
         python = shutil.which(f"python3.{minor}")
         if python is None:

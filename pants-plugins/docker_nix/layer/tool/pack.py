@@ -30,7 +30,8 @@ def main(args: list[str], lib_dir: str) -> None:
     """`--threads N SPEC`: packs what the file SPEC says, with N threads for compression.
 
     Anything but a number for N means as many threads as this process may use CPUs. `lib_dir` is
-    where the tool's shared libraries are. Raises `ToolError`, and then leaves no output.
+    where the tool's shared libraries are. Uses the directory `scratch`, and removes it. Raises
+    `ToolError`, and then leaves no output.
     """
     if len(args) != 3 or args[0] != "--threads":
         raise ToolError("usage: pack --threads N SPEC")

@@ -32,8 +32,9 @@ def loads(text: str) -> Any:
 
         return json.loads(text)
     stripped = text.strip(" \t\n\r")
+    context: Any = _Context
     try:
-        value, end = make_scanner(_Context)(stripped, 0)
+        value, end = make_scanner(context)(stripped, 0)
     except StopIteration as error:
         raise ValueError(f"there is no JSON value at character {error.value}") from None
     if end != len(stripped):

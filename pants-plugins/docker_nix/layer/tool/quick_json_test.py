@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from docker_nix.layer.tool.quick_json import dumps, loads
 
-_VALUE = {
+_VALUE: dict[str, Any] = {
     "paths": [["f", "größe/日本語"], ["l", 'q"uo\\te\n', "\U0001f600"], []],
     "root": None,
     "yes": True,
