@@ -7,7 +7,7 @@ files are links into the store. A symlink among the contents stays what it was.
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 
@@ -60,6 +60,54 @@ def _escapes(path: str, target: str) -> bool:
     return False
 
 
+class _LinkedDirectories:
+    """Where directories lie once the symlinks of all contents are followed.
+
+    A root file system has `bin -> usr/bin`; the `bin/app` of another content belongs beside the
+    other programs then, not into a directory that takes the place of the link.
+    """
+
+    _MOST_LINKS = 40  # as many as Linux follows
+
+    def __init__(self, trees: Sequence[Tuple[str, Sequence[Entry]]]) -> None:
+        links = [entry for _, entries in trees for entry in entries if entry.kind == "l"]
+        self._links = {entry.path: entry.target for entry in links}
+        self._memo: Dict[str, Optional[str]] = {"": ""}
+        # A link may itself lie below a linked directory.
+        placed = {self.place(entry.path): entry.target for entry in links}
+        self._links = {**{path: to for path, to in placed.items() if path}, **self._links}
+        self._memo = {"": ""}
+
+    def place(self, path: str) -> Optional[str]:
+        """Where the entry `path` lies; None where links lead into the store or in a circle."""
+        directory, _, name = path.rpartition("/")
+        if directory not in self._memo:
+            self._memo[directory] = self._follow(directory)
+        followed = self._memo[directory]
+        return f"{followed}/{name}" if followed else (None if followed is None else name)
+
+    def _follow(self, directory: str) -> Optional[str]:
+        pending = directory.split("/")
+        done: List[str] = []
+        followed = 0
+        while pending:
+            part = pending.pop(0)
+            if part in ("", ".", ".."):
+                del done[len(done) - (part == "..") :]
+                continue
+            target = self._links.get("/".join([*done, part]))
+            if target is None:
+                done.append(part)
+                continue
+            followed += 1
+            if followed > self._MOST_LINKS:
+                return None
+            if target.startswith("/"):
+                done = []
+            pending[:0] = target.split("/")
+        return None if followed and done[:2] == ["nix", "store"] else "/".join(done)
+
+
 def link_farm(
     trees: Sequence[Tuple[str, Sequence[Entry]]], origins: Mapping[str, str]
 ) -> Tuple[Tuple[str, ...], ...]:
@@ -68,45 +116,49 @@ def link_farm(
     :param trees: store path and entries of each content, in the order of `contents`.
     :param origins: what to call a store path's content in an error, by store path.
 
-    The same file in two contents is linked once, to the first of them. Raises Collision where two
-    contents have different files, or a file and a directory, at the same path.
+    The same file in two contents is linked once, to the first of them. Where one content has a
+    symlink to a directory and another a directory, the other's files go where the link leads.
+    Raises Collision where two contents have different files, or a file and a directory, at the
+    same path.
     """
+    linked = _LinkedDirectories(trees)
     owner: Dict[str, Tuple[str, Entry]] = {}
     directories: Dict[str, str] = {}
 
     def clash(path: str, first: str, was: str, second: str, entry: str) -> Collision:
-        return Collision(
-            f"/{path} is {was} in {origins[first]} and {entry} in {origins[second]}"
-        )
+        return Collision(f"/{path} is {was} in {origins[first]} and {entry} in {origins[second]}")
 
     for store_path, entries in trees:
         for entry in entries:
-            own = [*_parents(entry.path)] + ([entry.path] if entry.kind == "d" else [])
-            for directory in own:
+            place = linked.place(entry.path + "/." if entry.kind == "d" else entry.path)
+            if place is None:
+                raise Collision(
+                    f"/{entry.path} of {origins[store_path]} lies below a symlink of another "
+                    "content that leads into the store or in a circle"
+                )
+            for directory in _parents(place):
                 if directory in owner:
                     first, was = owner[directory]
                     raise clash(directory, first, was.what, store_path, "a directory")
                 directories.setdefault(directory, store_path)
             if entry.kind == "d":
                 continue
-            if entry.path in directories:
-                raise clash(
-                    entry.path, directories[entry.path], "a directory", store_path, entry.what
-                )
-            earlier = owner.setdefault(entry.path, (store_path, entry))
-            if earlier[1] != entry:
-                first, was = earlier
+            if place in directories:
+                raise clash(place, directories[place], "a directory", store_path, entry.what)
+            first, was = owner.setdefault(place, (store_path, entry))
+            if replace(was, path="") != replace(entry, path=""):
                 difference = " with other content" if was.what == entry.what else ""
-                raise clash(entry.path, first, was.what, store_path, entry.what + difference)
+                raise clash(place, first, was.what, store_path, entry.what + difference)
 
     links: List[Tuple[str, ...]] = [("d", path) for path in directories]
-    for path, (store_path, entry) in owner.items():
-        if entry.kind == "l" and (
-            entry.target.startswith("/") or not _escapes(path, entry.target)
-        ):
-            links.append(("l", path, entry.target))
+    for place, (store_path, entry) in owner.items():
+        stays = entry.target.startswith("/") or (
+            place == entry.path and not _escapes(place, entry.target)
+        )
+        if entry.kind == "l" and stays:
+            links.append(("l", place, entry.target))
         else:
-            links.append(("l", path, f"{store_path}/{path}"))
+            links.append(("l", place, f"{store_path}/{entry.path}"))
     return tuple(sorted(links, key=lambda link: link[1].encode("utf-8", "surrogateescape")))
 
 

@@ -86,9 +86,16 @@ def test_same_file_twice_is_linked_once() -> None:
         (file("x"), file("x/y"), "/x is a file in //:a and a directory in //:b"),
         (file("x/y"), file("x"), "/x is a directory in //:a and a file in //:b"),
         (
-            Entry("l", "bin", "usr/bin"),
+            Entry("l", "bin", "bin"),
             file("bin/sh"),
-            "/bin is a symlink to usr/bin in //:a and a directory in //:b",
+            "/bin/sh of //:b lies below a symlink of another content that leads into the store or "
+            "in a circle",
+        ),
+        (
+            Entry("l", "etc", "/nix/store/x-etc"),
+            file("etc/passwd"),
+            "/etc/passwd of //:b lies below a symlink of another content that leads into the store "
+            "or in a circle",
         ),
         (Entry("d", "x"), file("x"), "/x is a directory in //:a and a file in //:b"),
         (file("x"), Entry("d", "x"), "/x is a file in //:a and a directory in //:b"),
@@ -98,6 +105,41 @@ def test_collisions_name_both(a: Entry, b: Entry, message: str) -> None:
     with pytest.raises(Collision) as e:
         farm([a], [b])
     assert str(e.value) == message
+
+
+def test_symlinks_to_directories_are_followed() -> None:
+    a = [
+        Entry("l", "bin", "usr/bin"),
+        Entry("l", "lib", "/usr/lib"),
+        Entry("l", "usr/lib/up", "../../opt/./up"),
+        file("usr/bin/sh"),
+    ]
+    b = [
+        file("bin/app"),
+        Entry("l", "bin/alias", "app"),
+        Entry("d", "lib/empty"),
+        file("lib/up/x"),
+        file("bin/sh"),
+    ]
+    expected = (
+        ("l", "bin", "usr/bin"),
+        ("l", "lib", "/usr/lib"),
+        ("d", "opt"),
+        ("d", "opt/up"),
+        ("l", "opt/up/x", f"{B}/lib/up/x"),
+        ("d", "usr"),
+        ("d", "usr/bin"),
+        ("l", "usr/bin/alias", f"{B}/bin/alias"),
+        ("l", "usr/bin/app", f"{B}/bin/app"),
+        ("l", "usr/bin/sh", f"{A}/usr/bin/sh"),
+        ("d", "usr/lib"),
+        ("d", "usr/lib/empty"),
+        ("l", "usr/lib/up", "../../opt/./up"),
+    )
+    assert farm(a, b) == expected
+    # The order of contents does not matter to where things lie, only to whose file is linked.
+    turned = link_farm([(B, b), (A, a)], ORIGINS)
+    assert [link[1] for link in turned] == [link[1] for link in expected]
 
 
 def test_unfit_entries() -> None:

@@ -43,7 +43,6 @@ _PACKAGE = "docker_nix.layer.tool"
 # Pants starts a process while it still looks it up in the remote cache, unless it is told to wait.
 # After a miss or an error it waits no longer; this is for a cache that is slow to answer.
 _CACHE_HEAD_START_MILLIS = 10_000
-_MAIN = b"from docker_nix.layer.tool.cli import main\n\nmain()\n"
 
 # Writes the first interpreter that works to the cache, in one step, so that a process that starts
 # at the same time sees the old one or the new one.
@@ -122,7 +121,7 @@ class ArchiveIndexRequest:
 
 def _tool_sources() -> Mapping[str, bytes]:
     """The program's files, by their path in the tool's folder."""
-    files = {"tool/__main__.py": _MAIN}
+    files = {}
     for package in ("docker_nix", "docker_nix.layer"):
         files[f"tool/{package.replace('.', '/')}/__init__.py"] = b""
     for name in sorted(importlib.resources.contents(_PACKAGE)):
@@ -202,6 +201,7 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
             append_only_caches=_CACHES,
             output_files=run.outputs,
             concurrency_available=run.cores if threads else 0,
+            remote_cache_speculation_delay_millis=_CACHE_HEAD_START_MILLIS,
             description=run.description,
             level=LogLevel.INFO if run.command == "pack" else LogLevel.DEBUG,
         ),

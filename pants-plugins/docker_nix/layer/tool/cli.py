@@ -3,7 +3,6 @@
 This file must be valid for every Python 3, or the check of the version could not tell the user.
 """
 
-import os
 import sys
 
 MINIMUM_PYTHON = (3, 8)
@@ -52,12 +51,6 @@ def _lib_dir() -> str:
     for _ in range(5):
         path = path.rpartition("/")[0] or "."
     return path + "/lib"
-
-
-def _describe(error: OSError) -> str:
-    if error.filename is None:
-        return str(error)
-    return "{}: {}".format(os.fsdecode(error.filename), error.strerror)
 
 
 def _fail(message: str) -> None:

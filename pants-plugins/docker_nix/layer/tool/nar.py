@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from typing import Callable, Iterable, Union
 
-Chunk = Union[bytes, bytearray, memoryview]
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small layer
+    from typing import Callable, Iterable, Union
+
+    Chunk = Union[bytes, bytearray, memoryview]
 
 # From here on hashlib lets other threads run, and the cost of a call does not count any more.
 _BUFFER_SIZE = 1 << 18
