@@ -32,6 +32,7 @@ from docker_nix.assemble.image_config import (
     check_created,
     is_image_name,
     is_image_tag,
+    is_unicode,
 )
 from docker_nix.resolve.references import MalformedReference, Part, parse_script, parse_text
 
@@ -40,10 +41,25 @@ def _invalid(alias: str, address: Address, problem: str, remedy: str) -> Invalid
     return InvalidFieldException(f"The '{alias}' field in target {address} {problem} {remedy}")
 
 
+# What other tools call an architecture, and Go does not.
+_OTHER_ARCHITECTURES = {
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "i386": "386",
+    "i686": "386",
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+}
+
+
 def _check_choice(alias: str, address: Address, value: str, choices: Iterable[str]) -> None:
     if value in choices:
         return
-    near = difflib.get_close_matches(value, tuple(choices), n=1, cutoff=0.4)
+    known = _OTHER_ARCHITECTURES.get(value.lower())
+    if known in choices:
+        near = [known]
+    else:
+        near = difflib.get_close_matches(value.lower(), tuple(choices), n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise _invalid(
         alias, address, f"is {value!r}.", f"{hint}It must be one of {', '.join(sorted(choices))}."
@@ -138,6 +154,23 @@ class ContentsField(SpecialCasedDependencies):
         path are an error.
         """
     )
+
+    @classmethod
+    def compute_value(
+        cls, raw_value: Optional[Iterable[str]], address: Address
+    ) -> Optional[Tuple[str, ...]]:
+        value = super().compute_value(raw_value, address)
+        for spelled in value or ():
+            path = spelled[2:] if spelled.startswith("//") else spelled
+            if not path or path.startswith("/") or ".." in path.split("/"):
+                raise _invalid(
+                    cls.alias,
+                    address,
+                    f"has {spelled!r}, which is not the address of a target.",
+                    "Write it as 'path/to:target', from the root of the repository, or ':target' "
+                    "for one in the same directory.",
+                )
+        return value
 
 
 def _frozen(value: Any) -> Any:
@@ -262,6 +295,8 @@ class ExtraCommandsField(StringField):
                 raise _invalid(cls.alias, address, f"has {e}.", "")
             if "\0" in value:
                 raise _invalid(cls.alias, address, "has a NUL character.", "Remove it.")
+            if not is_unicode(value):
+                raise _invalid(cls.alias, address, "has half a character.", "Write it as UTF-8.")
         return value
 
     def parts(self) -> Tuple[Part, ...]:

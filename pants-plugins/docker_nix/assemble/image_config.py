@@ -82,26 +82,30 @@ def _env(key: str, value: Any) -> list[str]:
         name, equals, _ = item.partition("=")
         if not name or not equals:
             raise ConfigError(
-                f"{key}[{i}]", f"{item!r} is not of the form NAME=value", f"Write it as {example}"
+                f"{key}[{i}]",
+                f"is {item!r}, which is not of the form NAME=value",
+                f"Write it as {example}",
             )
         if name in seen:
             raise ConfigError(
                 f"{key}[{i}]",
-                f"{item!r} sets {name} a second time (the first is {seen[name]!r})",
+                f"is {item!r}, which sets {name} a second time (the first is {seen[name]!r})",
                 "Keep one of the two",
             )
         seen[name] = item
     return list(value)
 
 
-def _empty_map(example: str, key_pattern: str, key_form: str) -> Callable[[str, Any], dict]:
+def _empty_map(
+    example: str, is_legal: Callable[[str], bool], key_form: str
+) -> Callable[[str, Any], dict]:
     def check(key: str, value: Any) -> dict[str, dict]:
         if not isinstance(value, Mapping):
             raise _fail(key, value, "a dict whose values are all {}", example)
         for name, item in value.items():
-            if not isinstance(name, str) or not re.fullmatch(key_pattern, name):
+            if not isinstance(name, str) or not is_legal(name):
                 raise ConfigError(
-                    key, f"{name!r} is not {key_form}", f"Write it as {example}"
+                    key, f"has {name!r}, which is not {key_form}", f"Write it as {example}"
                 )
             if not isinstance(item, Mapping) or item:
                 raise _fail(f"{key}[{name!r}]", item, "{} (an empty dict)", example)
@@ -160,20 +164,54 @@ def _check_known(where: str, name: Any, known: Sequence[str]) -> None:
     )
 
 
-_PORT = r"([1-9][0-9]{0,4})(-[1-9][0-9]{0,4})?(/(tcp|udp|sctp))?"
+_PORT = re.compile(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?(/(tcp|udp|sctp))?")
+
+
+def _is_port(name: str) -> bool:
+    match = _PORT.fullmatch(name)
+    return bool(match) and int(match[1]) <= int(match[2] or match[1]) <= 65535
+
+
+def _is_absolute(name: str) -> bool:
+    return name.startswith("/")
+
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "Cmd": _strings('["/bin/app", "--flag"]'),
     "Entrypoint": _strings('["/bin/app"]'),
     "Env": _env,
-    "ExposedPorts": _empty_map('{"8080/tcp": {}}', _PORT, "a port such as '8080/tcp'"),
+    "ExposedPorts": _empty_map('{"8080/tcp": {}}', _is_port, "a port such as '8080/tcp'"),
     "Healthcheck": _healthcheck,
     "Labels": _labels,
     "StopSignal": _string('"SIGTERM"'),
     "User": _string('"1000:1000"'),
-    "Volumes": _empty_map('{"/data": {}}', r"/.*", "an absolute path"),
+    "Volumes": _empty_map('{"/data": {}}', _is_absolute, "an absolute path"),
     "WorkingDir": _string('"/srv"'),
 }
+
+
+def _check_characters(key: str, value: Any) -> None:
+    """Raises ConfigError for text that neither a process nor UTF-8 can hold."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ConfigError(key, f"has a NUL character in {value!r}", "Remove it")
+        if not is_unicode(value):
+            raise ConfigError(key, f"has half a character in {value!r}", "Write it as UTF-8")
+    elif isinstance(value, Mapping):
+        for item in (*value, *value.values()):
+            _check_characters(key, item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            _check_characters(key, item)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written as UTF-8: lone surrogates cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_config(config: Mapping[Any, Any]) -> dict[str, Any]:
@@ -186,6 +224,7 @@ def check_config(config: Mapping[Any, Any]) -> dict[str, Any]:
     for key, value in config.items():
         _check_known("config", key, tuple(_CHECKS))
         result[key] = _CHECKS[key](f"config[{key!r}]", value)
+        _check_characters(f"config[{key!r}]", value)
     return result
 
 

@@ -23,8 +23,8 @@ from docker_nix.assemble import manifest as oci
 from docker_nix.assemble.docker_info import ImageName, LayerInfo, docker_info_json
 from docker_nix.assemble.image_config import to_json_bytes
 from docker_nix.assemble.rules import BuiltImage, LayeredImageFieldSet, layer_descriptor
-from docker_nix.errors import field_error
-from docker_nix.layer.tool_process import ToolResult, ToolRun
+from docker_nix.errors import DockerNixError, field_error
+from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 
 
 def _names(image: BuiltImage) -> Tuple[ImageName, ...]:
@@ -89,7 +89,7 @@ async def _oci_layout(image: BuiltImage) -> Digest:
     return await Get(Digest, CreateDigest(files.values()))
 
 
-async def _docker_archive(image: BuiltImage, file_name: str, subject: str) -> Digest:
+async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
     """One tar for old tools. It has the layers in it, so it is made by a process."""
     blobs = {oci.blob_path(layer.digest): layer for layer in image.layers}
     inputs = await Get(
@@ -126,7 +126,6 @@ async def _docker_archive(image: BuiltImage, file_name: str, subject: str) -> Di
             ("image.tar",),
             (),
             description="Writing a docker-archive",
-            subject=subject,
         ),
     )
     (archive,) = await Get(DigestEntries, Digest, result.digest)
@@ -165,7 +164,10 @@ async def package_layered_image(field_set: LayeredImageFieldSet) -> BuiltPackage
     image = await Get(BuiltImage, LayeredImageFieldSet, field_set)
 
     if archive:
-        output = await _docker_archive(image, path, f" for the target {field_set.address}")
+        try:
+            output = await _docker_archive(image, path)
+        except ToolFailed as e:
+            raise DockerNixError(f"The target {field_set.address} cannot be built. {e}")
         load = f"docker load -i {path}"
     else:
         output = await Get(Digest, AddPrefix(await _oci_layout(image), path))

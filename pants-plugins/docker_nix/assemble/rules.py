@@ -21,7 +21,7 @@ from docker_nix.assemble.image_config import (
     image_config_json,
 )
 from docker_nix.assemble.manifest import CONFIG_TYPE, LAYER_TYPES, Descriptor, manifest_json
-from docker_nix.errors import field_error
+from docker_nix.errors import DockerNixError, field_error
 from docker_nix.layer.links import Collision, link_farm
 from docker_nix.layer.rules import BuiltLayer, LayerRequest, RootPart
 from docker_nix.plan.layers import plan_layers
@@ -183,20 +183,20 @@ async def build_layered_image(
         {path: obj.references for path, obj in objects.items()}, field_set.max_layers.value
     )
     compression = field_set.compression.value
-    subject = f" for the target {address}"
     requests = [
-        LayerRequest(tuple(objects[path] for path in group), compression, subject=subject)
-        for group in plan.groups
+        LayerRequest(tuple(objects[path] for path in group), compression) for group in plan.groups
     ]
     requests.append(
         LayerRequest(
             tuple(objects[path] for path in plan.with_customisation),
             compression,
             _root_part(field_set, contents),
-            subject=subject,
         )
     )
-    layers = await MultiGet(Get(BuiltLayer, LayerRequest, request) for request in requests)
+    try:
+        layers = await MultiGet(Get(BuiltLayer, LayerRequest, request) for request in requests)
+    except DockerNixError as e:  # which knows only the layer, as images share it
+        raise DockerNixError(f"The target {address} cannot be built. {e}")
 
     created = field_set.created.value
     if created == "now":

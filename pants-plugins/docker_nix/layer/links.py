@@ -166,9 +166,15 @@ _NAME_MAX = 255
 _PATH_MAX = 4095
 
 
-def unfit_entry(store_path: str, entries: Iterable[Entry]) -> Optional[str]:
-    """Why a tree cannot be part of an image, naming the entry; None where it can."""
+def unfit_entry(store_path: str, entries: Iterable[Entry], at_root: bool) -> Optional[str]:
+    """Why a tree cannot be part of an image, naming the entry; None where it can.
+
+    :param at_root: whether the tree appears at `/` as well.
+    """
     for entry in entries:
+        in_store = f"{entry.path}/".startswith("nix/store/")
+        if at_root and (in_store or (entry.path == "nix" and entry.kind != "d")):
+            return f"has {entry.path!r}, where the image keeps its store paths"
         for part in entry.path.split("/"):
             if part.startswith(".wh."):
                 return (

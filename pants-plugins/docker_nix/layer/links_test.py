@@ -143,8 +143,19 @@ def test_symlinks_to_directories_are_followed() -> None:
 
 
 def test_unfit_entries() -> None:
-    assert unfit_entry(A, [file("a" * 255), file("b/" * 1900 + "c")]) is None
-    assert "reserve for deleted files" in str(unfit_entry(A, [file("x/.wh.y")]))
-    assert "reserve for deleted files" in str(unfit_entry(A, [file(".wh..wh..opq/y")]))
-    assert "more than 255 bytes" in str(unfit_entry(A, [file("é" * 128)]))
-    assert "more than the 4095" in str(unfit_entry(A, [file("dir/" * 1100 + "c")]))
+    def unfit(entry: Entry) -> str:
+        return str(unfit_entry(A, [entry], True))
+
+    assert unfit_entry(A, [file("a" * 255), file("b/" * 1900 + "c")], True) is None
+    assert "reserve for deleted files" in unfit(file("x/.wh.y"))
+    assert "reserve for deleted files" in unfit(file(".wh..wh..opq/y"))
+    assert "more than 255 bytes" in unfit(file("é" * 128))
+    assert "more than the 4095" in unfit(file("dir/" * 1100 + "c"))
+
+
+def test_the_store_is_not_for_contents() -> None:
+    for entry in (file("nix"), file("nix/store"), Entry("d", "nix/store"), file("nix/store/a/b")):
+        assert "where the image keeps" in str(unfit_entry(A, [entry], True))
+        assert unfit_entry(A, [entry], False) is None
+    for entry in (Entry("d", "nix"), file("nix/storey"), file("nix/var/x"), file("a/nix/store")):
+        assert unfit_entry(A, [entry], True) is None

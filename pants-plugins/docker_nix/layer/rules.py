@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from pants.core.util_rules.system_binaries import BinaryShims, BinaryShimsRequest
+from pants.core.util_rules.system_binaries import (
+    BinaryNotFoundError,
+    BinaryShims,
+    BinaryShimsRequest,
+)
 from pants.engine.fs import (
     AddPrefix,
     Digest,
@@ -60,7 +64,6 @@ class LayerRequest:
     objects: Tuple[StoreObject, ...]
     compression: str
     root: Optional[RootPart] = None
-    subject: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -179,15 +182,21 @@ async def pack_layer(
             digests.extend(readable.digests)
             spec["root"]["store"] = readable.spec
         if root.script is not None and root.tools:
-            shims = await Get(
-                BinaryShims,
-                BinaryShimsRequest,
-                BinaryShimsRequest.for_binaries(
-                    *root.tools,
-                    rationale=f"run the `extra_commands`{request.subject}",
-                    search_path=options.executable_search_path,
-                ),
-            )
+            try:
+                shims = await Get(
+                    BinaryShims,
+                    BinaryShimsRequest,
+                    BinaryShimsRequest.for_binaries(
+                        *root.tools,
+                        rationale="run the `extra_commands`",
+                        search_path=options.executable_search_path,
+                    ),
+                )
+            except BinaryNotFoundError as e:
+                raise DockerNixError(
+                    f"{e}\n\nThe programs in 'tools' are looked up on "
+                    "[docker-nix].executable_search_paths."
+                )
             immutable_inputs = shims.immutable_input_digests
             spec["root"]["path"] = shims.cache_name
     input_digest = await Get(Digest, MergeDigests(digests))
@@ -203,7 +212,6 @@ async def pack_layer(
             cores=max(1, min(64, packed.size // (8 * _MIB))),
             immutable_inputs=FrozenDict(immutable_inputs),
             description=_description(request),
-            subject=request.subject,
         ),
     )
     entries, metadata = await MultiGet(
@@ -217,7 +225,7 @@ async def pack_layer(
     contents = await Get(DigestContents, Digest, metadata)
     if "layer.blob" not in files or len(contents) != 1:
         raise DockerNixError(
-            f"Packing a layer{request.subject} left no complete output.\n\nThis is a fault of the "
+            "Packing a layer left no complete output.\n\nThis is a fault of the "
             "machine or of the remote cache that answered; run again, with "
             "`--no-local-cache --no-remote-cache-read` if it stays."
         )
@@ -225,7 +233,7 @@ async def pack_layer(
     info = json.loads(contents[0].content)
     if info["digest"] != f"sha256:{blob.fingerprint}":
         raise DockerNixError(
-            f"A layer{request.subject} has the digest sha256:{blob.fingerprint}, but the process "
+            f"A layer has the digest sha256:{blob.fingerprint}, but the process "
             f"that made it says {info['digest']}.\n\nThe cache holds a wrong entry; run again with "
             "`--no-local-cache --no-remote-cache-read`."
         )

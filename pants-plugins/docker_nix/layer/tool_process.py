@@ -11,8 +11,9 @@ import importlib.resources
 import json
 import os
 from dataclasses import dataclass, field
-from typing import Mapping, Tuple
+from typing import Mapping, Optional, Tuple
 
+from pants.engine.addresses import Address
 from pants.engine.fs import (
     AddPrefix,
     CreateDigest,
@@ -102,12 +103,19 @@ class ToolRun:
     cores: int = 1
     immutable_inputs: FrozenDict[str, Digest] = FrozenDict()
     description: str = field(default="", compare=False)
-    subject: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class ToolResult:
     digest: Digest
+
+
+class ToolFailed(DockerNixError):
+    """What a process of the tool says on failing. It does not know for whom it ran."""
+
+    def __init__(self, description: str, output: str) -> None:
+        super().__init__(f"{description} failed.\n\n{output}")
+        self.output = output
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class ArchiveIndexRequest:
 
     digest: Digest
     format: str
-    subject: str = field(default="", compare=False)
+    origin: Optional[Address] = None
 
 
 def _tool_sources() -> Mapping[str, bytes]:
@@ -177,9 +185,7 @@ async def prepare_tool(request: LayerToolRequest) -> LayerTool:
             for path, content in _tool_sources().items()
         ),
     )
-    digest = await Get(
-        Digest, MergeDigests((sources, *(library.digest for library in libraries)))
-    )
+    digest = await Get(Digest, MergeDigests((sources, *(library.digest for library in libraries))))
     return LayerTool(digest)
 
 
@@ -208,25 +214,30 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
     )
     if result.exit_code != 0:
         output = result.stderr.decode(errors="replace").strip()
-        raise DockerNixError(f"{run.description} failed{run.subject}.\n\n{output}")
+        raise ToolFailed(run.description, output)
     return ToolResult(result.output_digest)
 
 
 @rule(desc="List the members of an archive", level=LogLevel.DEBUG)
 async def index_archive(request: ArchiveIndexRequest) -> Listing:
     archive = await Get(Digest, AddPrefix(request.digest, "in"))
-    result = await Get(
-        ToolResult,
-        ToolRun(
-            "index",
-            json.dumps({"file": "in/archive", "format": request.format}).encode(),
-            archive,
-            ("index.json",),
-            ("zstd",) if request.format == "tar.zst" else (),
-            description=f"Reading a {request.format} archive",
-            subject=request.subject,
-        ),
-    )
+    try:
+        result = await Get(
+            ToolResult,
+            ToolRun(
+                "index",
+                json.dumps({"file": "in/archive", "format": request.format}).encode(),
+                archive,
+                ("index.json",),
+                ("zstd",) if request.format == "tar.zst" else (),
+                description=f"Reading a {request.format} archive",
+            ),
+        )
+    except ToolFailed as e:
+        reason = e.output.replace(" 'in/archive'", "")  # a name in the sandbox
+        raise DockerNixError(
+            f"The archive of target {request.origin} cannot be unpacked.\n\n{reason}"
+        )
     (index,) = await Get(DigestContents, Digest, result.digest)
     entries = []
     for kind, path, *rest in json.loads(index.content)["entries"]:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Dict, Tuple
 
 from pants.core.target_types import (
     FilesGeneratingSourcesField,
     FileSourceField,
     FileTarget,
     GenericTarget,
+    RelocatedFilesOriginalTargetsField,
     ResourcesGeneratingSourcesField,
     ResourceSourceField,
     ResourceTarget,
 )
-from pants.engine.addresses import Addresses
-from pants.engine.fs import CreateDigest, Digest, DigestEntries, FileEntry, MergeDigests, RemovePrefix
+from pants.engine.addresses import Address, Addresses, UnparsedAddressInputs
+from pants.engine.fs import (
+    CreateDigest,
+    Digest,
+    DigestEntries,
+    FileEntry,
+    MergeDigests,
+    RemovePrefix,
+)
+from pants.engine.internals.native_engine import IntrinsicError
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.target import (
     Dependencies,
@@ -22,15 +34,22 @@ from pants.engine.target import (
     GenerateSourcesRequest,
     HydratedSources,
     HydrateSourcesRequest,
+    InvalidFieldException,
+    MultipleSourcesField,
     SourcesField,
+    SourcesPaths,
+    SourcesPathsRequest,
     Target,
     Targets,
+    UnexpandedTargets,
 )
 from pants.engine.unions import UnionMembership, UnionRule
 from pants.source.source_root import SourceRoot, SourceRootRequest
 from pants.util.logging import LogLevel
 
-from docker_nix.errors import DockerNixError
+from docker_nix.errors import DockerNixError, field_error
+from docker_nix.resolve import lost_sources
+from docker_nix.resolve.lost_sources import LostSources, LostSourcesRequest
 from docker_nix.resolve.types import (
     ResolveAddressRequest,
     StoreClosure,
@@ -40,20 +59,14 @@ from docker_nix.resolve.types import (
 )
 
 _SOURCE_FIELDS = (FileSourceField, ResourceSourceField)
+_GENERATOR_FIELDS = (FilesGeneratingSourcesField, ResourcesGeneratingSourcesField)
 
 
 @dataclass(frozen=True)
 class FilesClosureRequest(StoreClosureRequest):
     @classmethod
     def applies_to(cls, target: Target, union_membership: UnionMembership) -> bool:
-        if any(
-            target.has_field(field)
-            for field in (
-                *_SOURCE_FIELDS,
-                FilesGeneratingSourcesField,
-                ResourcesGeneratingSourcesField,
-            )
-        ):
+        if any(target.has_field(field) for field in (*_SOURCE_FIELDS, *_GENERATOR_FIELDS)):
             return True
         return any(
             issubclass(request.output, _SOURCE_FIELDS) and target.has_field(request.input)
@@ -70,39 +83,155 @@ class GroupClosureRequest(StoreClosureRequest):
         return isinstance(target, GenericTarget)
 
 
-async def _dependencies(target: Target, members: Targets) -> StoreClosure:
+def _unreadable(target: Target, error: Exception) -> DockerNixError:
+    remedy = "Check its 'sources', and that this user may read them."
+    if "Absolute symlink" in str(error):
+        remedy = (
+            "Pants follows symlinks among sources, but no absolute ones. Make it relative, or ignore "
+            "it with `pants_ignore`. To have such a symlink in an image, put it into an archive, or "
+            "make it with `extra_commands`."
+        )
+    return DockerNixError(
+        f"The sources of target {target.address} cannot be read: {error}\n\n{remedy}"
+    )
+
+
+@dataclass(frozen=True)
+class FollowedRequest:
+    """A request for the targets that go into an image because `target` does."""
+
+    target: Target
+
+
+@dataclass(frozen=True)
+class Followed:
+    addresses: Tuple[Address, ...]
+
+
+@rule
+async def followed_dependencies(
+    request: FollowedRequest, union_membership: UnionMembership
+) -> Followed:
+    target = request.target
+    if FilesClosureRequest.applies_to(target, union_membership):
+        try:
+            members = await Get(Targets, Addresses([target.address]))
+        except InvalidFieldException as e:
+            raise _unreadable(target, e)
+    elif GroupClosureRequest.applies_to(target, union_membership):
+        members = Targets([target])
+    else:
+        return Followed(())
     found = await MultiGet(
         Get(Addresses, DependenciesRequest(member.get(Dependencies))) for member in members
     )
     own = {target.address, *(member.address for member in members)}
-    addresses = dict.fromkeys(a for addresses in found for a in addresses if a not in own)
+    return Followed(tuple(dict.fromkeys(a for deps in found for a in deps if a not in own)))
+
+
+@dataclass(frozen=True)
+class NoCycleRequest:
+    """A request to make sure that no resolver that starts at `addresses` comes back to a target."""
+
+    addresses: Tuple[Address, ...]
+
+
+@dataclass(frozen=True)
+class NoCycle:
+    pass
+
+
+@rule
+async def find_cycle(request: NoCycleRequest) -> NoCycle:
+    followed: Dict[Address, Tuple[Address, ...]] = {}
+    level = request.addresses
+    while level:
+        targets = await Get(UnexpandedTargets, Addresses(level))
+        found = await MultiGet(Get(Followed, FollowedRequest(target)) for target in targets)
+        for target, one in zip(targets, found):
+            followed[target.address] = one.addresses
+        level = tuple(dict.fromkeys(a for one in found for a in one.addresses if a not in followed))
+    try:
+        TopologicalSorter(followed).prepare()
+    except CycleError as e:
+        cycle = " -> ".join(str(address) for address in reversed(e.args[1]))
+        raise DockerNixError(
+            f"The 'dependencies' of file targets form a cycle: {cycle}.\n\nRemove one of these "
+            "dependencies; list both targets in a `target` to put them into an image together."
+        )
+    return NoCycle()
+
+
+async def _dependencies(target: Target) -> StoreClosure:
+    followed = await Get(Followed, FollowedRequest(target))
     closures = await MultiGet(
         Get(
             StoreClosure,
             ResolveAddressRequest(a, f"the 'dependencies' field in target {target.address}"),
         )
-        for a in addresses
+        for a in followed.addresses
     )
     return StoreClosure.merge(closures)
+
+
+async def _no_lost_sources(target: Target) -> None:
+    """Raises where the `sources` of a target match what Pants does not find."""
+    field = target.get(MultipleSourcesField)
+    found = await Get(SourcesPaths, SourcesPathsRequest(field))
+    lost = (await Get(LostSources, LostSourcesRequest(field, found.files))).descriptions
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise field_error(
+            target.address,
+            field.alias,
+            f"matches what Pants does not take as a source: {', '.join(lost[:3])}{more}.",
+            "Remove it, or leave it out with a pattern that begins with '!'. To have such a "
+            "symlink in an image, put it into an archive, or make it with `extra_commands`.",
+        )
+    spec_path = target.address.spec_path
+    for pattern in field.globs:
+        path = os.path.join(spec_path, pattern)
+        if not set("!*?[") & set(pattern) and path not in found.files:
+            raise field_error(
+                target.address,
+                field.alias,
+                f"has {pattern!r}, but there is no file {path!r}.",
+                "Create the file, check that Pants does not ignore it (`pants_ignore`, "
+                "`.gitignore`), or remove it from the field.",
+            )
 
 
 @rule(desc="Resolve files to a store path", level=LogLevel.DEBUG)
 async def resolve_files(request: FilesClosureRequest) -> StoreClosure:
     target = request.target
     members = await Get(Targets, Addresses([target.address]))
-    hydrated = await MultiGet(
-        Get(
-            HydratedSources,
-            HydrateSourcesRequest(
-                member.get(SourcesField), for_sources_types=_SOURCE_FIELDS, enable_codegen=True
-            ),
+    try:
+        hydrated = await MultiGet(
+            Get(
+                HydratedSources,
+                HydrateSourcesRequest(
+                    member.get(SourcesField), for_sources_types=_SOURCE_FIELDS, enable_codegen=True
+                ),
+            )
+            for member in members
         )
-        for member in members
-    )
+    except IntrinsicError as e:
+        raise _unreadable(target, e)
     roots = await MultiGet(
         Get(SourceRoot, SourceRootRequest, SourceRootRequest.for_address(member.address))
         for member in members
     )
+    originals = Targets([target])
+    if target.has_field(RelocatedFilesOriginalTargetsField):
+        addresses = await Get(
+            Addresses,
+            UnparsedAddressInputs,
+            target[RelocatedFilesOriginalTargetsField].to_unparsed_address_inputs(),
+        )
+        originals = Targets(await Get(UnexpandedTargets, Addresses, addresses))
+    for original in originals:
+        if any(original.has_field(field) for field in _GENERATOR_FIELDS):
+            await _no_lost_sources(original)
     digests = []
     for sources, root in zip(hydrated, roots):
         digest = sources.snapshot.digest
@@ -122,25 +251,24 @@ async def resolve_files(request: FilesClosureRequest) -> StoreClosure:
     if isinstance(target, (FileTarget, ResourceTarget)) and isinstance(entries[0], FileEntry):
         unpack = archive_format(entries[0].path)
         if unpack:
-            tree = await Get(
-                Digest, CreateDigest([FileEntry("archive", entries[0].file_digest)])
-            )
+            tree = await Get(Digest, CreateDigest([FileEntry("archive", entries[0].file_digest)]))
     name = target.address.generated_name or target.address.target_name
     own = StoreObject.from_pants(name.rpartition("/")[2], tree, target.address, unpack=unpack)
     # A dependency is no reference: its path is not in these bytes, so a change of it must not
     # change this store path. It is needed at run time, so it appears at `/` as well.
-    dependencies = await _dependencies(target, members)
+    dependencies = await _dependencies(target)
     return StoreClosure.merge([StoreClosure.single(own), dependencies], own.path)
 
 
 @rule(desc="Resolve a group of targets to store paths", level=LogLevel.DEBUG)
 async def resolve_group(request: GroupClosureRequest) -> StoreClosure:
-    return await _dependencies(request.target, Targets([request.target]))
+    return await _dependencies(request.target)
 
 
 def rules():
     return (
         *collect_rules(),
+        *lost_sources.rules(),
         UnionRule(StoreClosureRequest, FilesClosureRequest),
         UnionRule(StoreClosureRequest, GroupClosureRequest),
     )

@@ -11,8 +11,6 @@ from pants.engine.target import (
     FieldSet,
     InferDependenciesRequest,
     InferredDependencies,
-    TransitiveTargets,
-    TransitiveTargetsRequest,
 )
 from pants.engine.unions import UnionRule
 from pants.util.frozendict import FrozenDict
@@ -20,6 +18,7 @@ from pants.util.logging import LogLevel
 
 from docker_nix.errors import field_error
 from docker_nix.layer.links import unfit_entry
+from docker_nix.resolve.files import NoCycle, NoCycleRequest
 from docker_nix.resolve.references import Reference, references
 from docker_nix.resolve.types import (
     Listing,
@@ -128,12 +127,16 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
     )
     everything = {*contents, *in_config.addresses.values(), *in_script.addresses.values()}
     if owner in everything:
-        field = "contents" if owner in contents else "config"
+        fields = {
+            "contents": contents,
+            "config": in_config.addresses.values(),
+            "extra_commands": in_script.addresses.values(),
+        }
+        field = next(name for name, addresses in fields.items() if owner in addresses)
         raise field_error(
             owner, field, "names the target itself.", "Remove it: an image cannot hold itself."
         )
-    # The resolvers follow `dependencies`; this finds a cycle among them before they do.
-    await Get(TransitiveTargets, TransitiveTargetsRequest(sorted(everything)))
+    await Get(NoCycle, NoCycleRequest(tuple(sorted(everything))))
 
     listed = await MultiGet(
         Get(StoreClosure, ResolveAddressRequest(a, f"the 'contents' field in target {owner}"))
@@ -146,11 +149,11 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
     closure = StoreClosure(visible.roots, StoreClosure.merge([visible, referred]).objects)
 
     listings = await MultiGet(
-        Get(Listing, ListingRequest(obj.digest, obj.unpack, f" for {obj.origin}"))
+        Get(Listing, ListingRequest(obj.digest, obj.unpack, obj.origin if obj.unpack else None))
         for obj in closure.objects
     )
     for obj, listing in zip(closure.objects, listings):
-        problem = unfit_entry(obj.path, listing.entries)
+        problem = unfit_entry(obj.path, listing.entries, obj.path in closure.roots)
         if problem:
             raise field_error(
                 owner,
@@ -188,15 +191,11 @@ class InferReferencedTargets(InferDependenciesRequest):
 @rule(desc="Infer dependencies from store path references", level=LogLevel.DEBUG)
 async def infer_referenced_targets(request: InferReferencedTargets) -> InferredDependencies:
     field_set = request.field_set
-    in_config = await _addresses(
-        field_set.address, "config", _config_references(field_set.config)
-    )
+    in_config = await _addresses(field_set.address, "config", _config_references(field_set.config))
     in_script = await _addresses(
         field_set.address, "extra_commands", list(references(field_set.extra_commands.parts()))
     )
-    return InferredDependencies(
-        (*in_config.addresses.values(), *in_script.addresses.values())
-    )
+    return InferredDependencies((*in_config.addresses.values(), *in_script.addresses.values()))
 
 
 def rules():

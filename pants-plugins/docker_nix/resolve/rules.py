@@ -50,7 +50,7 @@ async def resolve_address(
 async def list_tree(request: ListingRequest) -> Listing:
     if request.unpack:
         return await Get(
-            Listing, ArchiveIndexRequest(request.digest, request.unpack, request.description)
+            Listing, ArchiveIndexRequest(request.digest, request.unpack, request.origin)
         )
     listed = []
     for entry in await Get(DigestEntries, Digest, request.digest):

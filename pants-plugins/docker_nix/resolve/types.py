@@ -81,9 +81,7 @@ class StoreClosure:
         return cls((obj.path,), (obj,), obj.path)
 
     @classmethod
-    def merge(
-        cls, closures: Iterable[StoreClosure], own: Optional[str] = None
-    ) -> StoreClosure:
+    def merge(cls, closures: Iterable[StoreClosure], own: Optional[str] = None) -> StoreClosure:
         """All of them together, each path once, in their order."""
         roots: dict[str, None] = {}
         objects: dict[str, StoreObject] = {}
@@ -125,11 +123,14 @@ class ResolveAddressRequest:
 
 @dataclass(frozen=True)
 class ListingRequest:
-    """A request for the entries of a store object's tree, unpacked where it is an archive."""
+    """A request for the entries of a store object's tree, unpacked where it is an archive.
+
+    :param origin: where an archive comes from, for messages.
+    """
 
     digest: Digest
     unpack: Optional[str]
-    description: str = field(default="", compare=False)
+    origin: Optional[Address] = None
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,11 @@ def _entries_on_disk(directory: bytes) -> list[Entry]:
 def _entry(name: bytes, path: bytes, status: os.stat_result) -> Entry:
     check_name(name)
     kind, mode = stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode)
+    if name == b"nix/store" or (name == b"nix" and kind != stat.S_IFDIR):
+        raise ToolError(
+            f"extra_commands made {show(name)}, but the image keeps its store paths there, which "
+            "nothing may change; write to another directory"
+        )
     if kind == stat.S_IFLNK:
         return Entry(name, SYMLINK, 0o777, link=os.readlink(path))
     if kind == stat.S_IFDIR:

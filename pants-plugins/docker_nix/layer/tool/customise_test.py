@@ -154,6 +154,18 @@ def test_sockets(sandbox: Path) -> None:
             _run("cp -a ../../s . 2>/dev/null || mv ../../s .")
 
 
+@pytest.mark.parametrize(
+    "script", ["mkdir -p nix/store/x", "touch nix", "ln -s /tmp nix", "mkdir nix; touch nix/store"]
+)
+def test_the_store_is_not_for_scripts(script: str) -> None:
+    with pytest.raises(ToolError, match="extra_commands made nix.* keeps its store paths there"):
+        _run(script)
+
+
+def test_beside_the_store() -> None:
+    assert {"nix", "nix/var", "nix/storey"} <= _run("mkdir -p nix/var nix/storey").keys()
+
+
 def test_no_bash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script_module, "_SHELLS", ("/no/bash",))
     with pytest.raises(ToolError, match="extra_commands need bash, which is at none of /no/bash"):

@@ -19,10 +19,10 @@ _WHEEL_PLATFORMS = {
     "macos-x86_64": "macosx_10_9_x86_64",
     "macos-arm64": "macosx_11_0_arm64",
 }
-# Library: the distribution, the Python its wheel is for, and the extension module in the wheel.
+# Library: the lock, the Python its wheel is for, and the extension module in the wheel.
 _WHEELS = {
-    "deflate": ("deflate==0.9.0", "311", "deflate/_deflate."),
-    "zstd": ("zstd==1.5.7.2", "39", "zstd."),
+    "deflate": ("libdeflate.lock", "311", "deflate/_deflate."),
+    "zstd": ("libzstd.lock", "39", "zstd."),
 }
 
 
@@ -72,11 +72,12 @@ def run_tool(
 
 
 def _download(name: str, target: Path) -> None:
-    distribution, python, module = _WHEELS[name]
+    lock, python, module = _WHEELS[name]
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", f"--platform={_WHEEL_PLATFORMS[platform()]}"]
-        command += [f"--python-version={python}", f"--dest={scratch}", distribution]
+        command += [f"--python-version={python}", f"--dest={scratch}", "--require-hashes"]
+        command += ["--requirement", str(Path(__file__).parents[1] / lock)]
         subprocess.run(command, check=True)
         (wheel,) = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
