@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Iterable, Type
+
+from pants.engine.target import Target
+
 from docker_nix.assemble import package
 from docker_nix.assemble import rules as assemble
 from docker_nix.layer import rules as layer
@@ -10,11 +14,11 @@ from docker_nix.resolve import rules as resolve
 from docker_nix.target_types import DockerNixLayeredTarget
 
 
-def target_types():
+def target_types() -> Iterable[Type[Target]]:
     return [DockerNixLayeredTarget]
 
 
-def rules():
+def rules() -> Iterable[object]:
     return [
         *resolve.rules(),
         *image_contents.rules(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pants.core.util_rules.search_paths import ExecutableSearchPathsOptionMixin
 from pants.option.option_types import StrOption
 from pants.option.subsystem import Subsystem
-from pants.util.strutil import help_text, softwrap
+from pants.util.strutil import softwrap
 
 
 class DockerNixSubsystem(Subsystem):
@@ -23,7 +23,7 @@ class DockerNixSubsystem(Subsystem):
 
         python = StrOption(
             default=None,
-            help=help_text(
+            help=softwrap(
                 """
                 Absolute path of the Python (3.8 or newer, standard library only) that runs the
                 tool which builds layers.

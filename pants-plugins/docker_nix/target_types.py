@@ -55,7 +55,7 @@ _OTHER_ARCHITECTURES = {
 def _check_choice(alias: str, address: Address, value: str, choices: Iterable[str]) -> None:
     if value in choices:
         return
-    known = _OTHER_ARCHITECTURES.get(value.lower())
+    known = _OTHER_ARCHITECTURES.get(value.lower(), "")
     if known in choices:
         near = [known]
     else:
@@ -233,12 +233,14 @@ class ImageConfigField(Field):
         try:
             checked = check_config(value)
         except ConfigError as e:
-            raise _invalid(cls.alias, address, f"is wrong: {e.key} {e.problem}.", f"{e.remedy}.")
+            raise _invalid(
+                cls.alias, address, f"is wrong: {e.key} {e.problem}.", f"{e.remedy}."
+            ) from e
         for text in config_strings(checked):
             try:
                 parse_text(text)
             except MalformedReference as e:
-                raise _invalid(cls.alias, address, f"has {text!r} with {e}.", "")
+                raise _invalid(cls.alias, address, f"has {text!r} with {e}.", "") from e
         return _frozen(checked)
 
     def parts(self) -> Iterable[Tuple[Part, ...]]:
@@ -267,7 +269,7 @@ class CreatedField(StringField):
         except ValueError as e:
             raise _invalid(
                 cls.alias, address, f"is {value!r}, which {e}.", f"Write it as {CREATED_DEFAULT!r}."
-            )
+            ) from e
 
 
 class ExtraCommandsField(StringField):
@@ -292,7 +294,7 @@ class ExtraCommandsField(StringField):
             try:
                 parse_script(value)
             except MalformedReference as e:
-                raise _invalid(cls.alias, address, f"has {e}.", "")
+                raise _invalid(cls.alias, address, f"has {e}.", "") from e
             if "\0" in value:
                 raise _invalid(cls.alias, address, "has a NUL character.", "Remove it.")
             if not is_unicode(value):

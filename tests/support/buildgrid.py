@@ -101,20 +101,21 @@ class BuildGrid:
 
 
 class Link:
-    """A TCP link to the server at `port`, which counts what the server sends and can go bad.
+    """A TCP link to the server at `port`, which counts the bytes it has `served` and can go bad.
 
-    :param mode: `up`; `down`: refuses connections; `silent`: takes them and what is sent, and
-        never answers; `cut`: breaks every connection after `cut_after` bytes of answers.
+    Its modes: `up`; `down`: refuses connections; `silent`: takes them and what is sent, and never
+    answers; `wrong`: answers with what a broken gateway says; `cut`: breaks every connection after
+    `cut_after` bytes of answers.
     """
 
     def __init__(self, port: int) -> None:
+        self.port = free_port()
         self.served = 0
-        self.cut_after = 0
+        self._cut_after = 0
         self._mode = "up"
         self._target = port
         self._connections: List[socket.socket] = []
         self._listener: Optional[socket.socket] = None
-        self.port = free_port()
 
     def __enter__(self) -> Link:
         self._listen()
@@ -129,7 +130,7 @@ class Link:
 
     def set_mode(self, mode: str, *, cut_after: int = 0) -> None:
         """Break all connections; those made from now on are in the new mode."""
-        self._mode, self.cut_after = mode, cut_after
+        self._mode, self._cut_after = mode, cut_after
         if self._listener:
             # `shutdown` wakes up the thread that waits in `accept`.
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -151,9 +152,13 @@ class Link:
         while True:
             try:
                 client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
+            if self._mode == "wrong":
+                client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+                client.close()
+                continue
+            server = socket.create_connection(("127.0.0.1", self._target))
             self._connections += [client, server]
             for source, sink, answers in ((client, server, False), (server, client, True)):
                 threading.Thread(
@@ -172,7 +177,7 @@ class Link:
                 if answers:
                     self.served += len(data)
                     passed += len(data)
-                if self._mode == "cut" and passed > self.cut_after:
+                if self._mode == "cut" and passed > self._cut_after:
                     _reset(source)
                     _reset(sink)
                     return

@@ -77,7 +77,7 @@ def _strings(example: str) -> Callable[[str, Any], list[str]]:
 
 def _env(key: str, value: Any) -> list[str]:
     example = '["NAME=value"]'
-    seen = {}
+    seen: dict[str, str] = {}
     for i, item in enumerate(_strings(example)(key, value)):
         name, equals, _ = item.partition("=")
         if not name or not equals:
@@ -156,7 +156,7 @@ def _check_known(where: str, name: Any, known: Sequence[str]) -> None:
         return
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     by_case = [k for k in known if k.lower() == str(name).lower()]
-    hint = (by_case or near or [None])[0]
+    hint = next(iter(by_case or near), None)
     raise ConfigError(
         where,
         f"has the unknown key {name!r}",
@@ -169,7 +169,7 @@ _PORT = re.compile(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?(/(tcp|udp|sctp))?"
 
 def _is_port(name: str) -> bool:
     match = _PORT.fullmatch(name)
-    return bool(match) and int(match[1]) <= int(match[2] or match[1]) <= 65535
+    return match is not None and int(match[1]) <= int(match[2] or match[1]) <= 65535
 
 
 def _is_absolute(name: str) -> bool:

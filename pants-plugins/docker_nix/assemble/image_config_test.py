@@ -74,14 +74,23 @@ def test_config_errors(config: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["now", "1970-01-01T00:00:01Z", "2024-02-29T23:59:59.123+05:30", "2024-01-01T00:00:00-08:00"]
+    "value",
+    ["now", "1970-01-01T00:00:01Z", "2024-02-29T23:59:59.123+05:30", "2024-01-01T00:00:00-08:00"],
 )
 def test_created(value: str) -> None:
     assert check_created(value) == value
 
 
 @pytest.mark.parametrize(
-    "value", ["", "today", "2024-01-01", "2023-02-29T00:00:00Z", "2024-01-01T25:00:00Z", "2024-01-01T00:00:00"]
+    "value",
+    [
+        "",
+        "today",
+        "2024-01-01",
+        "2023-02-29T00:00:00Z",
+        "2024-01-01T25:00:00Z",
+        "2024-01-01T00:00:00",
+    ],
 )
 def test_created_errors(value: str) -> None:
     with pytest.raises(ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Dict, Tuple, Union
+from typing import Dict, Iterable, Tuple, Union
 
 from pants.core.goals.package import BuiltPackage, BuiltPackageArtifact, PackageFieldSet
 from pants.engine.fs import (
@@ -167,7 +167,7 @@ async def package_layered_image(field_set: LayeredImageFieldSet) -> BuiltPackage
         try:
             output = await _docker_archive(image, path)
         except ToolFailed as e:
-            raise DockerNixError(f"The target {field_set.address} cannot be built. {e}")
+            raise DockerNixError(f"The target {field_set.address} cannot be built. {e}") from e
         load = f"docker load -i {path}"
     else:
         output = await Get(Digest, AddPrefix(await _oci_layout(image), path))
@@ -196,5 +196,5 @@ async def package_layered_image(field_set: LayeredImageFieldSet) -> BuiltPackage
     )
 
 
-def rules():
+def rules() -> Iterable[object]:
     return (*collect_rules(), UnionRule(PackageFieldSet, LayeredImageFieldSet))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Mapping, Tuple
+from typing import Any, Iterable, Mapping, Tuple
 
 from pants.core.goals.package import OutputPathField, PackageFieldSet
 from pants.core.util_rules.environments import EnvironmentField
+from pants.engine.internals.native_engine import IntrinsicError
 from pants.engine.platform import Platform as BuildPlatform
 from pants.engine.rules import Get, MultiGet, _uncacheable_rule, collect_rules, rule
 from pants.util.frozendict import FrozenDict
@@ -145,7 +146,7 @@ def _root_part(field_set: LayeredImageFieldSet, contents: ImageContents) -> Root
             "contents",
             f"has two targets that want different things at one path: {e}.",
             "Leave one of them out, or move it with a `relocated_files` target.",
-        )
+        ) from e
     script = None
     if field_set.extra_commands.value is not None:
         script = fill(field_set.extra_commands.parts(), contents.script_paths.__getitem__)
@@ -195,8 +196,9 @@ async def build_layered_image(
     )
     try:
         layers = await MultiGet(Get(BuiltLayer, LayerRequest, request) for request in requests)
-    except DockerNixError as e:  # which knows only the layer, as images share it
-        raise DockerNixError(f"The target {address} cannot be built. {e}")
+    # They know only the layer, as images share it; the latter is such as a full disk.
+    except (DockerNixError, IntrinsicError) as e:
+        raise DockerNixError(f"The target {address} cannot be built. {e}") from e
 
     created = field_set.created.value
     if created == "now":
@@ -226,5 +228,5 @@ async def build_layered_image(
     )
 
 
-def rules():
+def rules() -> Iterable[object]:
     return collect_rules()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Iterable
 
 from pants.backend.python.target_types import PexLayout
 from pants.backend.python.util_rules import pex
@@ -94,5 +95,5 @@ async def fetch_native_library(request: NativeLibraryRequest) -> NativeLibrary:
     return NativeLibrary(await Get(Digest, CreateDigest(files.values())))
 
 
-def rules():
+def rules() -> Iterable[object]:
     return (*collect_rules(), *pex.rules())

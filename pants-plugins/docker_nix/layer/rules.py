@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from pants.core.util_rules.system_binaries import (
     BinaryNotFoundError,
@@ -196,7 +196,7 @@ async def pack_layer(
                 raise DockerNixError(
                     f"{e}\n\nThe programs in 'tools' are looked up on "
                     "[docker-nix].executable_search_paths."
-                )
+                ) from e
             immutable_inputs = shims.immutable_input_digests
             spec["root"]["path"] = shims.cache_name
     input_digest = await Get(Digest, MergeDigests(digests))
@@ -256,5 +256,5 @@ async def pack_layer(
     )
 
 
-def rules():
+def rules() -> Iterable[object]:
     return (*collect_rules(), *native_libraries.rules(), *tool_process.rules())

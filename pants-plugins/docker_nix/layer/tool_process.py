@@ -11,7 +11,7 @@ import importlib.resources
 import json
 import os
 from dataclasses import dataclass, field
-from typing import Mapping, Optional, Tuple
+from typing import Iterable, Mapping, Optional, Tuple
 
 from pants.engine.addresses import Address
 from pants.engine.fs import (
@@ -237,7 +237,7 @@ async def index_archive(request: ArchiveIndexRequest) -> Listing:
         reason = e.output.replace(" 'in/archive'", "")  # a name in the sandbox
         raise DockerNixError(
             f"The archive of target {request.origin} cannot be unpacked.\n\n{reason}"
-        )
+        ) from e
     (index,) = await Get(DigestContents, Digest, result.digest)
     entries = []
     for kind, path, *rest in json.loads(index.content)["entries"]:
@@ -250,5 +250,5 @@ async def index_archive(request: ArchiveIndexRequest) -> Listing:
     return Listing(tuple(entries))
 
 
-def rules():
+def rules() -> Iterable[object]:
     return collect_rules()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Dict, Tuple
+from typing import Dict, Iterable, Tuple
 
 from pants.core.target_types import (
     FilesGeneratingSourcesField,
@@ -84,6 +85,7 @@ class GroupClosureRequest(StoreClosureRequest):
 
 
 def _unreadable(target: Target, error: Exception) -> DockerNixError:
+    reason = re.sub(r".*Throw { val: (.*?), python_traceback: .*", r"\1", str(error), flags=re.S)
     remedy = "Check its 'sources', and that this user may read them."
     if "Absolute symlink" in str(error):
         remedy = (
@@ -92,7 +94,7 @@ def _unreadable(target: Target, error: Exception) -> DockerNixError:
             "make it with `extra_commands`."
         )
     return DockerNixError(
-        f"The sources of target {target.address} cannot be read: {error}\n\n{remedy}"
+        f"The sources of target {target.address} cannot be read: {reason}\n\n{remedy}"
     )
 
 
@@ -117,7 +119,7 @@ async def followed_dependencies(
         try:
             members = await Get(Targets, Addresses([target.address]))
         except InvalidFieldException as e:
-            raise _unreadable(target, e)
+            raise _unreadable(target, e) from e
     elif GroupClosureRequest.applies_to(target, union_membership):
         members = Targets([target])
     else:
@@ -158,7 +160,7 @@ async def find_cycle(request: NoCycleRequest) -> NoCycle:
         raise DockerNixError(
             f"The 'dependencies' of file targets form a cycle: {cycle}.\n\nRemove one of these "
             "dependencies; list both targets in a `target` to put them into an image together."
-        )
+        ) from e
     return NoCycle()
 
 
@@ -216,7 +218,7 @@ async def resolve_files(request: FilesClosureRequest) -> StoreClosure:
             for member in members
         )
     except IntrinsicError as e:
-        raise _unreadable(target, e)
+        raise _unreadable(target, e) from e
     roots = await MultiGet(
         Get(SourceRoot, SourceRootRequest, SourceRootRequest.for_address(member.address))
         for member in members
@@ -265,7 +267,7 @@ async def resolve_group(request: GroupClosureRequest) -> StoreClosure:
     return await _dependencies(request.target)
 
 
-def rules():
+def rules() -> Iterable[object]:
     return (
         *collect_rules(),
         *lost_sources.rules(),

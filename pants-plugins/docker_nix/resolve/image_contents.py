@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Dict, Iterable, List, Tuple
 
 from pants.engine.addresses import Address, Addresses, UnparsedAddressInputs
+from pants.engine.internals.native_engine import IntrinsicError
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.target import (
     FieldSet,
@@ -16,7 +17,7 @@ from pants.engine.unions import UnionRule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
-from docker_nix.errors import field_error
+from docker_nix.errors import DockerNixError, field_error
 from docker_nix.layer.links import unfit_entry
 from docker_nix.resolve.files import NoCycle, NoCycleRequest
 from docker_nix.resolve.references import Reference, references
@@ -138,12 +139,20 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
         )
     await Get(NoCycle, NoCycleRequest(tuple(sorted(everything))))
 
-    listed = await MultiGet(
-        Get(StoreClosure, ResolveAddressRequest(a, f"the 'contents' field in target {owner}"))
-        for a in contents
-    )
-    by_config = await _closures(owner, in_config)
-    by_script = await _closures(owner, in_script)
+    try:
+        listed = await MultiGet(
+            Get(StoreClosure, ResolveAddressRequest(a, f"the 'contents' field in target {owner}"))
+            for a in contents
+        )
+        by_config = await _closures(owner, in_config)
+        by_script = await _closures(owner, in_script)
+    except IntrinsicError as e:
+        if "contained a cycle" not in str(e):
+            raise
+        raise DockerNixError(
+            f"The target {owner} depends on itself: a package among its contents has it packed "
+            "inside.\n\nRemove it from that package, or that package from the contents."
+        ) from e
     visible = StoreClosure.merge(listed)
     referred = StoreClosure.merge([*by_config.values(), *by_script.values()])
     closure = StoreClosure(visible.roots, StoreClosure.merge([visible, referred]).objects)
@@ -198,7 +207,7 @@ async def infer_referenced_targets(request: InferReferencedTargets) -> InferredD
     return InferredDependencies((*in_config.addresses.values(), *in_script.addresses.values()))
 
 
-def rules():
+def rules() -> Iterable[object]:
     return (
         *collect_rules(),
         UnionRule(InferDependenciesRequest, InferReferencedTargets),

@@ -51,6 +51,13 @@ def parents(paths: Iterable[str]) -> Set[str]:
     return found
 
 
+def fixed_directory(pattern: str) -> str:
+    """The directory below which all matches of a pattern lie."""
+    parts = pattern.split("/")[:-1]
+    wild = (i for i, part in enumerate(parts) if set("*?[") & set(part))
+    return "/".join(parts[: next(wild, len(parts))])
+
+
 def depth_of(includes: Iterable[str]) -> Optional[int]:
     """How many directories deep a match may lie; None where any depth will do."""
     return None if any("**" in glob for glob in includes) else max(map(_depth, includes), default=0)
@@ -82,10 +89,12 @@ async def find_lost_sources(request: LostSourcesRequest) -> LostSources:
     known = {*request.found, *parents(request.found)}
     root = get_buildroot()
     lost: List[str] = []
-    directories = [request.field.address.spec_path]
+    directories = sorted({fixed_directory(include) for include in includes})
     while directories:
         others: List[str] = []
         for directory in directories:
+            if not os.path.isdir(os.path.join(root, directory)):
+                continue
             with os.scandir(os.path.join(root, directory)) as children:
                 for child in children:
                     path = os.path.join(directory, child.name)
@@ -97,9 +106,11 @@ async def find_lost_sources(request: LostSourcesRequest) -> LostSources:
         # Only Pants knows which directories it ignores.
         visible = await Get(Paths, PathGlobs(glob.escape(path) for path in others))
         directories = [path for path in visible.dirs if path in others]
-    described = ((path, _what(os.path.join(root, path))) for path in matcher.matches(sorted(lost)))
+    described = (
+        (path, _what(os.path.join(root, path))) for path in matcher.matches(sorted(set(lost)))
+    )
     return LostSources(tuple(f"{path!r} ({what})" for path, what in described if what))
 
 
-def rules():
+def rules() -> Iterable[object]:
     return collect_rules()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import ClassVar, List, Sequence, Union
+from typing import ClassVar, Iterable, List, Sequence, Union
 
 from pants.core.goals.package import BuiltPackage, EnvironmentAwarePackageRequest, PackageFieldSet
 from pants.engine.fs import (
@@ -59,9 +59,7 @@ async def resolve_package(request: PackageClosureRequest) -> StoreClosure:
             f"The target {target.address} is an image, and an image cannot be one of the contents "
             "of an image.\n\nList the contents of that image instead."
         )
-    field_sets = await Get(
-        FieldSetsPerTarget, FieldSetsPerTargetRequest(PackageFieldSet, [target])
-    )
+    field_sets = await Get(FieldSetsPerTarget, FieldSetsPerTargetRequest(PackageFieldSet, [target]))
     packages = await MultiGet(
         Get(BuiltPackage, EnvironmentAwarePackageRequest(field_set))
         for field_set in field_sets.field_sets
@@ -90,11 +88,9 @@ async def resolve_package(request: PackageClosureRequest) -> StoreClosure:
                 f"{twice!r} in the image.\n\nGive them different names with 'output_path'."
             )
         tree = await Get(Digest, CreateDigest(placed))
-    obj = StoreObject.from_pants(
-        target.address.target_name, tree, target.address, unpack=unpack
-    )
+    obj = StoreObject.from_pants(target.address.target_name, tree, target.address, unpack=unpack)
     return StoreClosure.single(obj)
 
 
-def rules():
+def rules() -> Iterable[object]:
     return (*collect_rules(), UnionRule(StoreClosureRequest, PackageClosureRequest))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Iterable
+
 from pants.engine.addresses import Addresses
 from pants.engine.fs import Digest, DigestEntries, Directory, FileEntry, SymlinkEntry
 from pants.engine.rules import Get, collect_rules, rule
@@ -72,5 +74,5 @@ async def list_tree(request: ListingRequest) -> Listing:
     return Listing(tuple(listed))
 
 
-def rules():
+def rules() -> Iterable[object]:
     return (*collect_rules(), *files.rules(), *packages.rules())

@@ -19,8 +19,10 @@ def _x86_64(message: int, length: int) -> bytes:
     return (
         b"\xb8\x01\x00\x00\x00"  # mov eax, 1 (write)
         b"\xbf\x01\x00\x00\x00"  # mov edi, 1 (standard output)
-        + b"\xbe" + struct.pack("<I", message)  # mov esi, message
-        + b"\xba" + struct.pack("<I", length)  # mov edx, length
+        + b"\xbe"
+        + struct.pack("<I", message)  # mov esi, message
+        + b"\xba"
+        + struct.pack("<I", length)  # mov edx, length
         + b"\x0f\x05"  # syscall
         b"\xb8\x3c\x00\x00\x00"  # mov eax, 60 (exit)
         b"\x31\xff"  # xor edi, edi
@@ -48,9 +50,7 @@ def program(machine: str) -> bytes:
     body = code(start + len(code(0, 0)), len(MESSAGE)) + MESSAGE
     size = _HEADERS + len(body)
     ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    header = struct.pack(
-        "<HHIQQQIHHHHHH", 2, elf_machine, 1, start, 64, 0, 0, 64, 56, 1, 64, 0, 0
-    )
+    header = struct.pack("<HHIQQQIHHHHHH", 2, elf_machine, 1, start, 64, 0, 0, 64, 56, 1, 64, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)
     return ident + header + segment + body
 

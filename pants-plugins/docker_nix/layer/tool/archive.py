@@ -205,7 +205,7 @@ def _read(archive_path: str, format: str, lib_dir: str, sink: _Sink) -> Tree:
             try:
                 _add(tree, member, sink)
             except BadMember as error:
-                raise ToolError(f"{title}: member {member.name!r} {error}") from error
+                raise ToolError(f"{title}: member {_short(member.name)!r} {error}") from error
     except CorruptStream as error:
         raise ToolError(
             f"{title} cannot be read: {error}; is it complete, and really a {format} file?"
@@ -290,6 +290,10 @@ def _special(kind: str) -> str:
         f"is a {kind}; only files, directories and links can be unpacked: repack the archive "
         "without it"
     )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 100 else f"{name[:80]}…{name[-10:]}"
 
 
 def _title(archive_path: str, format: str) -> str:
