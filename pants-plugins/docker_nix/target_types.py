@@ -152,6 +152,9 @@ class ContentsField(SpecialCasedDependencies):
 
         Two contents that have the same directory are merged; two that have different files at one
         path are an error.
+
+        Pants follows symlinks among the sources of a target, so they become what they point to; one
+        that it cannot follow is an error. Archives and generated files keep their symlinks.
         """
     )
 

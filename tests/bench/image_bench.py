@@ -22,13 +22,12 @@ from typing import Any, Callable, Optional
 
 PROJECT = Path(__file__).resolve().parents[2]
 BENCH = Path(__file__).resolve().parent
-sys.path[:0] = [str(PROJECT), str(PROJECT / "pants-plugins"), str(BENCH)]
+sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "pants-plugins")]
 
-from corpus import fetch  # noqa: E402
+from bench.corpus import fetch  # noqa: E402
+from bench.measure import Table, peak_memory  # noqa: E402
 from docker_nix.layer.tool.testing import install_tool  # noqa: E402
-from measure import Table, peak_memory  # noqa: E402
-
-from tests.support.workspace import BACKENDS, Repo  # noqa: E402
+from support.workspace import BACKENDS, Repo  # noqa: E402
 
 OLD = "old pipeline"
 COLD = "package, everything cold, with the start of Pants"

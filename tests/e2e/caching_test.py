@@ -18,9 +18,9 @@ BACKENDS = ("docker_nix",)
 OPTIONS = ("--no-verify-config",)
 
 
-def packed(run: Run) -> Counter:
+def packed(run: Run) -> Dict[str, int]:
     """The layer processes that a run started, by their description."""
-    return Counter(re.findall(r"Starting: Packing a layer of (.*)", run.output))
+    return dict(Counter(re.findall(r"Starting: Packing a layer of (.*)", run.output)))
 
 
 def local_runs(run: Run) -> int:
@@ -43,52 +43,6 @@ def write_resources(repo: Repo, source_root: str, names: Iterable[str]) -> None:
     targets = [f'resource(name="{name}", source="{name}.txt")\n' for name in names]
     repo.write(f"{source_root}/BUILD", "".join(targets))
     repo.write(f"{source_root}/SOURCE_ROOT", "")
-
-
-def test_shared_contents_are_packed_once(tmp_path: Path) -> None:
-    """Ten of twelve contents are shared: in two runs, in one run, and in two repositories."""
-    store = tmp_path / "store"
-    options = [*OPTIONS, "--source-marker-filenames=['SOURCE_ROOT']"]
-    shared, new = [f"s{n}" for n in range(10)], [f"n{n}" for n in range(10)]
-    links = "links to the contents"
-
-    repo = Repo(tmp_path / "one", store=store, backends=BACKENDS, options=options)
-    write_resources(repo, "src", [*shared, "a0", "a1", "b0", "b1"])
-    write_resources(repo, "more", [*new, "c0", "c1", "d0", "d1"])
-    repo.write(
-        "img/BUILD",
-        image("a", "src", [*shared, "a0", "a1"])
-        + image("b", "src", [*shared, "b0", "b1"])
-        + image("c", "more", [*new, "c0", "c1"])
-        + image("d", "more", [*new, "d0", "d1"]),
-    )
-    # A process that is not the layer tool's looks for an interpreter, each time; another fetches
-    # its library, once.
-    run = repo.pants("--stats-log", "package", "img:a")
-    assert packed(run) == {name: 1 for name in [*shared, "a0", "a1", links]}
-    assert local_runs(run) == 13 + 2
-    run = repo.pants("--stats-log", "package", "img:b", "img:c", "img:d")
-    names = ["b0", "b1", *new, "c0", "c1", "d0", "d1"]
-    assert packed(run) == {**{name: 1 for name in names}, links: 3}
-    assert local_runs(run) == 16 + 3 + 1
-    a, b = ([layer["digest"] for layer in details(repo, f"img/{name}")] for name in "ab")
-    assert (len(a), len(b), len({*a, *b})) == (13, 13, 16)
-
-    # Another repository that has the same contents elsewhere, in an image that differs in all else.
-    other = Repo(tmp_path / "other/two", store=store, backends=BACKENDS, options=options)
-    write_resources(other, "lib/deep", [*shared, "a0", "a1"])
-    fields = """
-        image_name="team/service",
-        image_tags=["v1", "v2"],
-        config={"Cmd": ["/bin/sh"], "Labels": {"a": "b"}},
-        created="2020-02-02T02:02:02Z",
-        architecture="arm64",
-    """
-    other.write("deploy/BUILD", image("service", "lib/deep", [*shared, "a0", "a1"], fields))
-    run = other.pants("--stats-log", "package", "deploy:service")
-    assert packed(run) == {}
-    assert local_runs(run) == 1
-    assert [layer["digest"] for layer in details(other, "deploy/service")] == a
 
 
 def details(repo: Repo, output: str) -> List[Dict[str, Any]]:
@@ -122,12 +76,63 @@ def check_layout(repo: Repo, output: str, tags: Iterable[str]) -> None:
     }
 
 
+def snapshot(folder: Path) -> Dict[str, bytes]:
+    """All files below a folder with their bytes."""
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_shared_contents_are_packed_once(tmp_path: Path) -> None:
+    """Ten of twelve contents are shared: in two runs, in one run, and in two repositories."""
+    store = tmp_path / "store"
+    options = [*OPTIONS, "--source-marker-filenames=['SOURCE_ROOT']"]
+    shared, new = [f"s{n}" for n in range(10)], [f"n{n}" for n in range(10)]
+    links = "links to the contents"
+
+    repo = Repo(tmp_path / "one", store=store, backends=BACKENDS, options=options)
+    write_resources(repo, "src", [*shared, "a0", "a1", "b0", "b1"])
+    write_resources(repo, "more", [*new, "c0", "c1", "d0", "d1"])
+    repo.write(
+        "img/BUILD",
+        image("a", "src", [*shared, "a0", "a1"])
+        + image("b", "src", [*shared, "b0", "b1"])
+        + image("c", "more", [*new, "c0", "c1"])
+        + image("d", "more", [*new, "d0", "d1"]),
+    )
+    # A process that is not the layer tool's looks for an interpreter, each time; another fetches
+    # its library, once.
+    run = repo.pants("--stats-log", "package", "img:a")
+    assert packed(run) == dict.fromkeys([*shared, "a0", "a1", links], 1)
+    assert local_runs(run) == 13 + 2
+    run = repo.pants("--stats-log", "package", "img:b", "img:c", "img:d")
+    names = ["b0", "b1", *new, "c0", "c1", "d0", "d1"]
+    assert packed(run) == {**dict.fromkeys(names, 1), links: 3}
+    assert local_runs(run) == 16 + 3 + 1
+    a, b = ([layer["digest"] for layer in details(repo, f"img/{name}")] for name in "ab")
+    assert (len(a), len(b), len({*a, *b})) == (13, 13, 16)
+
+    # Another repository that has the same contents elsewhere, in an image that differs in all else.
+    other = Repo(tmp_path / "other/two", store=store, backends=BACKENDS, options=options)
+    write_resources(other, "lib/deep", [*shared, "a0", "a1"])
+    fields = """
+        image_name="team/service",
+        image_tags=["v1", "v2"],
+        config={"Cmd": ["/bin/sh"], "Labels": {"a": "b"}},
+        created="2020-02-02T02:02:02Z",
+        architecture="arm64",
+    """
+    other.write("deploy/BUILD", image("service", "lib/deep", [*shared, "a0", "a1"], fields))
+    run = other.pants("--stats-log", "package", "deploy:service")
+    assert packed(run) == {}
+    assert local_runs(run) == 1
+    assert [layer["digest"] for layer in details(other, "deploy/service")] == a
+
+
 def test_nothing_stale_or_half_made_stays(tmp_path: Path) -> None:
     """Content, tags and compression change, then a build is killed: dist/ has one whole image."""
     repo = Repo(tmp_path / "repo", pantsd=True, backends=BACKENDS, options=OPTIONS)
     started, proceed = tmp_path / "started", tmp_path / "proceed"
     # What is outside the sandbox is no part of the cache key, so this is how to hold a process.
-    script = f"echo $$ > {started}; while [ ! -e {proceed} ]; do sleep 0.1; done; touch etc/done"
+    script = f"echo $$ > {started}; while [ ! -e {proceed} ]; do sleep 0.1; done; touch done"
 
     def describe(one: str, tags: str, fields: str = "") -> None:
         repo.write("app/one.txt", one)
@@ -162,7 +167,7 @@ def test_nothing_stale_or_half_made_stays(tmp_path: Path) -> None:
 
     before = snapshot(repo.root / "dist")
     describe("newest", "['fourth']", f"extra_commands={script!r}")
-    run = subprocess.Popen(
+    killed = subprocess.Popen(
         [str(PROJECT / "pants"), *repo.options, "--no-pantsd", "package", "app:image"],
         cwd=repo.root,
         stdin=subprocess.DEVNULL,
@@ -170,19 +175,15 @@ def test_nothing_stale_or_half_made_stays(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
     )
     try:
-        while run.poll() is None and not (started.exists() and started.read_text().strip()):
+        while killed.poll() is None and not (started.exists() and started.read_text().strip()):
             time.sleep(0.1)
-        assert run.poll() is None, run.communicate()[0].decode()
+        assert killed.poll() is None, killed.communicate()[0].decode()
     finally:
-        run.kill()
-        run.communicate()
+        killed.kill()
+        killed.communicate()
         proceed.touch()  # the process of the layer is an orphan now, and ends
     assert snapshot(repo.root / "dist") == before
 
     run = repo.pants("--no-pantsd", "package", "app:image")
     assert packed(run)["links to the contents"] == 1
     check_layout(repo, "app/image", ["fourth"])
-
-
-def snapshot(folder: Path) -> Dict[str, bytes]:
-    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -219,7 +219,7 @@ def test_customisation_in_the_engine(custom: Repo, docker: DockerEngine) -> None
 
 
 def test_every_format_is_the_same_image(custom: Repo, docker: DockerEngine, tmp_path: Path) -> None:
-    """gzip, zstd, none and docker-archive hold one file system; skopeo, umoci and Docker read it."""
+    """All hold one file system, which skopeo, umoci and Docker read."""
     dist = custom.root / "dist"
     wanted = unpack(dist / "gzip", "v1", tmp_path / "gzip")
     assert unpack(dist / "none", "latest", tmp_path / "none") == wanted

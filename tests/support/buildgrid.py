@@ -1,4 +1,4 @@
-"""A real remote cache (BuildGrid, which speaks the Remote Execution API), and a bad network to it."""
+"""A real remote cache (BuildGrid, a server of the Remote Execution API), and a bad way to it."""
 
 from __future__ import annotations
 

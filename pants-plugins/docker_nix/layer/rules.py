@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from pants.core.util_rules.system_binaries import (
     BinaryNotFoundError,
@@ -13,6 +13,7 @@ from pants.core.util_rules.system_binaries import (
 )
 from pants.engine.fs import (
     AddPrefix,
+    CreateDigest,
     Digest,
     DigestContents,
     DigestEntries,
@@ -103,18 +104,50 @@ class _PackInput:
     size: int
 
 
-def _tool_entry(entry: Entry) -> List[str]:
-    return [entry.kind, entry.path, entry.target] if entry.kind == "l" else [entry.kind, entry.path]
+# Pants crashes on a process whose inputs have some fifty nested directories or more: they need more
+# stack than its threads have.
+_DEEPEST_INPUT = 25
+
+
+def _is_deep(entries: Sequence[Entry]) -> bool:
+    return any(entry.path.count("/") > _DEEPEST_INPUT for entry in entries)
+
+
+def _tool_entries(entries: Sequence[Entry]) -> List[List[str]]:
+    """The entries as the tool's spec has them; the files of a deep tree are numbered."""
+    deep = _is_deep(entries)
+    listed = []
+    for number, entry in enumerate(entries):
+        more = [entry.target] if entry.kind == "l" else []
+        if deep and entry.kind in "fx":
+            more = [str(number)]
+        listed.append([entry.kind, entry.path, *more])
+    return listed
+
+
+def _numbered_files(entries: Sequence[Entry], directory: str) -> CreateDigest:
+    return CreateDigest(
+        FileEntry(f"{directory}/{number}", FileDigest(entry.sha256, entry.size))
+        for number, entry in enumerate(entries)
+        if entry.kind in "fx"
+    )
 
 
 async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
     """The store paths as the tool's spec has them, with their trees below `in/`."""
     trees = [obj for obj in objects if not obj.unpack]
     listings = await MultiGet(Get(Listing, ListingRequest(obj.digest, None)) for obj in trees)
-    digests = await MultiGet(
-        Get(Digest, AddPrefix(obj.digest, f"in/{obj.base_name}")) for obj in objects
-    )
     entries = {obj.path: listing.entries for obj, listing in zip(trees, listings)}
+    deep = [obj for obj in trees if _is_deep(entries[obj.path])]
+    shallow_digests = await MultiGet(
+        Get(Digest, AddPrefix(obj.digest, f"in/{obj.base_name}"))
+        for obj in objects
+        if obj not in deep
+    )
+    deep_digests = await MultiGet(
+        Get(Digest, CreateDigest, _numbered_files(entries[obj.path], f"in/{obj.base_name}"))
+        for obj in deep
+    )
     spec: List[Dict[str, Any]] = []
     size = 0
     for obj in objects:
@@ -134,10 +167,10 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
                 {
                     "name": obj.base_name,
                     "source": "tree",
-                    "entries": [_tool_entry(entry) for entry in entries[obj.path]],
+                    "entries": _tool_entries(entries[obj.path]),
                 }
             )
-    return _PackInput(spec, list(digests), size)
+    return _PackInput(spec, [*shallow_digests, *deep_digests], size)
 
 
 def _libraries(request: LayerRequest, objects: Tuple[StoreObject, ...]) -> Tuple[str, ...]:

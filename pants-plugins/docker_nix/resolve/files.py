@@ -1,4 +1,4 @@
-"""File targets as store paths: `file`, `files`, `resource`, `resources`, `relocated_files`, codegen."""
+"""File targets as store paths: `file`, `files`, `resources`, `relocated_files`, codegen."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def _unreadable(target: Target, error: Exception) -> DockerNixError:
     remedy = "Check its 'sources', and that this user may read them."
     if "Absolute symlink" in str(error):
         remedy = (
-            "Pants follows symlinks among sources, but no absolute ones. Make it relative, or ignore "
-            "it with `pants_ignore`. To have such a symlink in an image, put it into an archive, or "
-            "make it with `extra_commands`."
+            "Pants follows symlinks among sources, but no absolute ones. Make it relative, or "
+            "ignore it with `pants_ignore`. To have such a symlink in an image, put it into an "
+            "archive, or make it with `extra_commands`."
         )
     return DockerNixError(
         f"The sources of target {target.address} cannot be read: {reason}\n\n{remedy}"

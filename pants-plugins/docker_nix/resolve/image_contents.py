@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Tuple
+from typing import Dict, Iterable, List
 
 from pants.engine.addresses import Address, Addresses, UnparsedAddressInputs
 from pants.engine.internals.native_engine import IntrinsicError

@@ -55,7 +55,8 @@ def tree_entries(
 
     :param manifest: `["f", path]` for a file, `["x", path]` for an executable one,
         `["l", path, target]` for a symlink, `["d", path]` for a directory that may be empty. Paths
-        are relative to the store path, "" being the store path itself.
+        are relative to the store path, "" being the store path itself. A file's entry may have a
+        third element: its path on disk, where that is another one.
     :param name: the store path in the layer.
     :param on_disk: where the tree lies on disk.
 
@@ -143,7 +144,8 @@ def _tree(
         if kind == "l":
             entries[full] = Entry(full, SYMLINK, modes[kind], link=to_bytes(target[0]))
         else:
-            entries[full] = Entry(full, FILE, modes[kind], path=_join(on_disk, relative))
+            file = to_bytes(target[0]) if target else relative
+            entries[full] = Entry(full, FILE, modes[kind], path=_join(on_disk, file))
     if not entries:
         _add_directories(entries, name, name, modes["d"])
     return entries

@@ -24,6 +24,12 @@ def _describe(entry: Entry) -> tuple[bytes, int, bytes, bytes]:
     return entry.kind, entry.mode, entry.link, entry.path
 
 
+def test_files_may_have_another_path_on_disk() -> None:
+    tree = _tree(["f", "a/f", "0"], ["x", "a/x", "1"])
+    assert tree[TOP + b"/a/f"].path == b"in/x/0"
+    assert tree[TOP + b"/a/x"].path == b"in/x/1"
+
+
 def test_tree_entries_have_the_modes_of_a_store_and_all_parents() -> None:
     tree = _tree(["f", "lib/a/f"], ["x", "bin/x"], ["l", "lib/l", "a/f"], ["d", "var/empty"])
     directory = (DIRECTORY, 0o555, b"", b"")
