@@ -158,7 +158,7 @@ class Benchmark:
         start = work / "tool/start.sh"
         with self.table.measure(TOOL):
             for name in self.trees:
-                command = ["/bin/sh", start, "pack", "--threads", "2", f"{name}.json"]
+                command = ["/bin/sh", str(start), "pack", "--threads", "2", f"{name}.json"]
                 subprocess.run(command, cwd=work, env={}, check=True)
                 (work / "layer.blob").unlink()
                 (work / "layer.json").unlink()
