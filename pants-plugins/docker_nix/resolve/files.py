@@ -24,7 +24,6 @@ from pants.engine.fs import (
     Digest,
     DigestEntries,
     FileEntry,
-    MergeDigests,
     RemovePrefix,
 )
 from pants.engine.internals.native_engine import IntrinsicError
@@ -35,6 +34,7 @@ from pants.engine.target import (
     GenerateSourcesRequest,
     HydratedSources,
     HydrateSourcesRequest,
+    InferDependenciesRequest,
     InvalidFieldException,
     MultipleSourcesField,
     SourcesField,
@@ -98,6 +98,13 @@ def _unreadable(target: Target, error: Exception) -> DockerNixError:
     )
 
 
+def _has_inference(target: Target, union_membership: UnionMembership) -> bool:
+    return any(
+        request.infer_from.is_applicable(target)
+        for request in union_membership.get(InferDependenciesRequest)
+    )
+
+
 @dataclass(frozen=True)
 class FollowedRequest:
     """A request for the targets that go into an image because `target` does."""
@@ -124,8 +131,12 @@ async def followed_dependencies(
         members = Targets([target])
     else:
         return Followed(())
+    # Pants takes its time for each of these, and a `files` target may have thousands of members.
+    inferring = {type(member): _has_inference(member, union_membership) for member in members[:1]}
     found = await MultiGet(
-        Get(Addresses, DependenciesRequest(member.get(Dependencies))) for member in members
+        Get(Addresses, DependenciesRequest(member.get(Dependencies)))
+        for member in members
+        if member.get(Dependencies).value or inferring.get(type(member), True)
     )
     own = {target.address, *(member.address for member in members)}
     return Followed(tuple(dict.fromkeys(a for deps in found for a in deps if a not in own)))
@@ -206,23 +217,21 @@ async def _no_lost_sources(target: Target) -> None:
 @rule(desc="Resolve files to a store path", level=LogLevel.DEBUG)
 async def resolve_files(request: FilesClosureRequest) -> StoreClosure:
     target = request.target
-    members = await Get(Targets, Addresses([target.address]))
+    generates = any(target.has_field(field) for field in _GENERATOR_FIELDS)
+    # All sources of a generator at once: one by one, thousands of files would take minutes.
+    types = (SourcesField,) if generates else _SOURCE_FIELDS
     try:
-        hydrated = await MultiGet(
+        sources, root = await MultiGet(
             Get(
                 HydratedSources,
                 HydrateSourcesRequest(
-                    member.get(SourcesField), for_sources_types=_SOURCE_FIELDS, enable_codegen=True
+                    target.get(SourcesField), for_sources_types=types, enable_codegen=not generates
                 ),
-            )
-            for member in members
+            ),
+            Get(SourceRoot, SourceRootRequest, SourceRootRequest.for_address(target.address)),
         )
     except IntrinsicError as e:
         raise _unreadable(target, e) from e
-    roots = await MultiGet(
-        Get(SourceRoot, SourceRootRequest, SourceRootRequest.for_address(member.address))
-        for member in members
-    )
     originals = Targets([target])
     if target.has_field(RelocatedFilesOriginalTargetsField):
         addresses = await Get(
@@ -234,14 +243,12 @@ async def resolve_files(request: FilesClosureRequest) -> StoreClosure:
     for original in originals:
         if any(original.has_field(field) for field in _GENERATOR_FIELDS):
             await _no_lost_sources(original)
-    digests = []
-    for sources, root in zip(hydrated, roots):
-        digest = sources.snapshot.digest
-        is_resource = sources.sources_type and issubclass(sources.sources_type, ResourceSourceField)
-        if is_resource and root.path != ".":
-            digest = await Get(Digest, RemovePrefix(digest, root.path))
-        digests.append(digest)
-    tree = await Get(Digest, MergeDigests(digests))
+    tree = sources.snapshot.digest
+    is_resource = target.has_field(ResourcesGeneratingSourcesField) or (
+        sources.sources_type and issubclass(sources.sources_type, ResourceSourceField)
+    )
+    if is_resource and root.path != ".":
+        tree = await Get(Digest, RemovePrefix(tree, root.path))
     entries = await Get(DigestEntries, Digest, tree)
     if not entries:
         raise DockerNixError(
