@@ -27,6 +27,7 @@ from pants.engine.fs import (
     RemovePrefix,
 )
 from pants.engine.internals.native_engine import IntrinsicError
+from pants.engine.internals.target_adaptor import TargetAdaptor, TargetAdaptorRequest
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.target import (
     Dependencies,
@@ -41,6 +42,7 @@ from pants.engine.target import (
     SourcesPaths,
     SourcesPathsRequest,
     Target,
+    TargetFilesGenerator,
     Targets,
     UnexpandedTargets,
 )
@@ -98,11 +100,32 @@ def _unreadable(target: Target, error: Exception) -> DockerNixError:
     )
 
 
-def _has_inference(target: Target, union_membership: UnionMembership) -> bool:
-    return any(
-        request.infer_from.is_applicable(target)
-        for request in union_membership.get(InferDependenciesRequest)
-    )
+async def _with_dependencies(target: Target, union_membership: UnionMembership) -> Targets:
+    """The targets that `target` stands for, as far as they can have dependencies.
+
+    A `files` target may stand for thousands, which Pants takes its time to make; they have
+    dependencies only if its own fields or an inference of another backend say so.
+    """
+    if isinstance(target, TargetFilesGenerator):
+        declared = await Get(
+            TargetAdaptor,
+            TargetAdaptorRequest(
+                target.address.maybe_convert_to_target_generator(),
+                description_of_origin=f"the target {target.address}",
+            ),
+        )
+        inferred = any(
+            target.generated_target_cls.class_has_fields(
+                request.infer_from.required_fields, union_membership
+            )
+            for request in union_membership.get(InferDependenciesRequest)
+        )
+        if not inferred and not {"dependencies", "overrides"} & set(declared.kwargs):
+            return Targets()
+    try:
+        return await Get(Targets, Addresses([target.address]))
+    except InvalidFieldException as e:
+        raise _unreadable(target, e) from e
 
 
 @dataclass(frozen=True)
@@ -123,20 +146,13 @@ async def followed_dependencies(
 ) -> Followed:
     target = request.target
     if FilesClosureRequest.applies_to(target, union_membership):
-        try:
-            members = await Get(Targets, Addresses([target.address]))
-        except InvalidFieldException as e:
-            raise _unreadable(target, e) from e
+        members = await _with_dependencies(target, union_membership)
     elif GroupClosureRequest.applies_to(target, union_membership):
         members = Targets([target])
     else:
         return Followed(())
-    # Pants takes its time for each of these, and a `files` target may have thousands of members.
-    inferring = {type(member): _has_inference(member, union_membership) for member in members[:1]}
     found = await MultiGet(
-        Get(Addresses, DependenciesRequest(member.get(Dependencies)))
-        for member in members
-        if member.get(Dependencies).value or inferring.get(type(member), True)
+        Get(Addresses, DependenciesRequest(member.get(Dependencies))) for member in members
     )
     own = {target.address, *(member.address for member in members)}
     return Followed(tuple(dict.fromkeys(a for deps in found for a in deps if a not in own)))
