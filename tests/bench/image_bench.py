@@ -2,9 +2,9 @@
 
     python3 tests/bench/image_bench.py CACHE [--runs 3] [--only NAME]...
 
-CACHE keeps the distributions (`corpus.py`) from one benchmark to the next. Everything is done `--runs`
-times, the different things in turn, so that a noisy machine is noisy for all of them; the table at
-the end has medians, and ratios to the old pipeline. It asserts nothing.
+CACHE keeps the distributions (`corpus.py`) from one benchmark to the next. Everything is done
+`--runs` times, the different things in turn, so that a noisy machine is noisy for all of them; the
+table at the end has medians, and ratios to the old pipeline. It asserts nothing.
 """
 
 from __future__ import annotations
@@ -192,8 +192,9 @@ class Benchmark:
             pants = self.table.cpu(FLOOR["output"]) - self.table.cpu(FLOOR["start"])
             tool = self.table.cpu(TOOL)
             print(
-                f"Of the {ours:.1f} CPU s with pantsd and tool ready, {tool:.1f} are the layer tool's "
-                f"and about {pants:.1f} Pants' for moving the bytes; {ours - tool - pants:.1f} are left"
+                f"Of the {ours:.1f} CPU s with pantsd and tool ready, {tool:.1f} are the layer "
+                f"tool's, about {pants:.1f} Pants' for moving the bytes, and "
+                f"{ours - tool - pants:.1f} the rest"
             )
 
 
