@@ -116,7 +116,7 @@ async def _with_dependencies(target: Target, union_membership: UnionMembership) 
         )
         inferred = any(
             target.generated_target_cls.class_has_fields(
-                request.infer_from.required_fields, union_membership
+                request.infer_from.required_fields, union_membership  # type: ignore[misc]
             )
             for request in union_membership.get(InferDependenciesRequest)
         )
