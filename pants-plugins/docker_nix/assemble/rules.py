@@ -23,11 +23,12 @@ from docker_nix.assemble.image_config import (
 )
 from docker_nix.assemble.manifest import CONFIG_TYPE, LAYER_TYPES, Descriptor, manifest_json
 from docker_nix.errors import DockerNixError, field_error
-from docker_nix.layer.links import Collision, link_farm
+from docker_nix.layer.links import Collision, HashesNeeded, link_farm
 from docker_nix.layer.rules import BuiltLayer, LayerRequest, RootPart
 from docker_nix.plan.layers import plan_layers
 from docker_nix.resolve.image_contents import ImageContents, ImageContentsRequest
 from docker_nix.resolve.references import fill, parse_text
+from docker_nix.resolve.types import Listing, ListingRequest
 from docker_nix.target_types import (
     ArchitectureField,
     CompressionField,
@@ -134,12 +135,33 @@ def _filled(value: Any, store_paths: Mapping[str, str]) -> Any:
     return value
 
 
-def _root_part(field_set: LayeredImageFieldSet, contents: ImageContents) -> RootPart:
-    origins = {obj.path: str(obj.origin) for obj in contents.closure.objects}
-    try:
-        links = link_farm(
-            [(path, contents.listings[path].entries) for path in contents.closure.roots], origins
+async def _links(contents: ImageContents) -> Tuple[Tuple[str, ...], ...]:
+    """The link farm of the contents. Archives are read for their hashes only where they meet."""
+    objects = {obj.path: obj for obj in contents.closure.objects}
+    origins = {path: str(obj.origin) for path, obj in objects.items()}
+    listings = dict(contents.listings)
+    while True:
+        try:
+            return link_farm(
+                [(path, listings[path].entries) for path in contents.closure.roots], origins
+            )
+        except HashesNeeded as needed:
+            paths = needed.store_paths
+        hashed = await MultiGet(
+            Get(
+                Listing,
+                ListingRequest(
+                    objects[path].digest, objects[path].unpack, objects[path].origin, hashes=True
+                ),
+            )
+            for path in paths
         )
+        listings.update(zip(paths, hashed))
+
+
+async def _root_part(field_set: LayeredImageFieldSet, contents: ImageContents) -> RootPart:
+    try:
+        links = await _links(contents)
     except Collision as e:
         raise field_error(
             field_set.address,
@@ -191,7 +213,7 @@ async def build_layered_image(
         LayerRequest(
             tuple(objects[path] for path in plan.with_customisation),
             compression,
-            _root_part(field_set, contents),
+            await _root_part(field_set, contents),
         )
     )
     try:

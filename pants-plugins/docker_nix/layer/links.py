@@ -17,7 +17,7 @@ class Entry:
 
     :param kind: `f` a file, `x` an executable file, `l` a symlink, `d` an empty directory.
     :param target: the text of a symlink.
-    :param sha256: the digest of a file's bytes, in hexadecimal.
+    :param sha256: the digest of a file's bytes, in hexadecimal; empty where it is not known.
     """
 
     kind: str
@@ -37,6 +37,14 @@ class Entry:
 
 class Collision(ValueError):
     """Two contents that want different things at one path."""
+
+
+class HashesNeeded(Exception):
+    """Whether two files are the same cannot be told without the hashes of these store paths."""
+
+    def __init__(self, *store_paths: str) -> None:
+        super().__init__(*store_paths)
+        self.store_paths = store_paths
 
 
 def _parents(path: str) -> Iterable[str]:
@@ -119,7 +127,7 @@ def link_farm(
     The same file in two contents is linked once, to the first of them. Where one content has a
     symlink to a directory and another a directory, the other's files go where the link leads.
     Raises Collision where two contents have different files, or a file and a directory, at the
-    same path.
+    same path, and HashesNeeded where that cannot be told.
     """
     linked = _LinkedDirectories(trees)
     owner: Dict[str, Tuple[str, Entry]] = {}
@@ -146,6 +154,10 @@ def link_farm(
             if place in directories:
                 raise clash(place, directories[place], "a directory", store_path, entry.what)
             first, was = owner.setdefault(place, (store_path, entry))
+            if first != store_path and was.kind == entry.kind != "l" and was.size == entry.size:
+                unknown = [path for path, e in ((first, was), (store_path, entry)) if not e.sha256]
+                if unknown:
+                    raise HashesNeeded(*unknown)
             if replace(was, path="") != replace(entry, path=""):
                 difference = " with other content" if was.what == entry.what else ""
                 raise clash(place, first, was.what, store_path, entry.what + difference)

@@ -4,7 +4,7 @@ from typing import List, Tuple
 
 import pytest
 
-from docker_nix.layer.links import Collision, Entry, link_farm, unfit_entry
+from docker_nix.layer.links import Collision, Entry, HashesNeeded, link_farm, unfit_entry
 
 A = "/nix/store/aaaa-a"
 B = "/nix/store/bbbb-b"
@@ -105,6 +105,18 @@ def test_collisions_name_both(a: Entry, b: Entry, message: str) -> None:
     with pytest.raises(Collision) as e:
         farm([a], [b])
     assert str(e.value) == message
+
+
+def test_hashes_are_asked_for_where_they_decide() -> None:
+    unknown, known, larger = file("x", ""), file("x", "1"), Entry("f", "x", sha256="", size=2)
+    assert farm([unknown], []) == (("l", "x", f"{A}/x"),)
+    for a, b, paths in ((unknown, known, (A,)), (known, unknown, (B,)), (unknown, unknown, (A, B))):
+        with pytest.raises(HashesNeeded) as e:
+            farm([a], [b])
+        assert e.value.store_paths == paths
+    for other in (larger, Entry("l", "x", "y"), file("x", "", kind="x")):
+        with pytest.raises(Collision):
+            farm([unknown], [other])
 
 
 def test_symlinks_to_directories_are_followed() -> None:

@@ -120,11 +120,15 @@ class ToolFailed(DockerNixError):
 
 @dataclass(frozen=True)
 class ArchiveIndexRequest:
-    """A request for the entries of the archive that is the file `archive` of `digest`."""
+    """A request for the entries of the archive that is the file `archive` of `digest`.
+
+    :param hashes: whether the entries of files have their SHA-256, which takes reading them all.
+    """
 
     digest: Digest
     format: str
     origin: Optional[Address] = None
+    hashes: bool = False
 
 
 def _tool_sources() -> Mapping[str, bytes]:
@@ -226,7 +230,9 @@ async def index_archive(request: ArchiveIndexRequest) -> Listing:
             ToolResult,
             ToolRun(
                 "index",
-                json.dumps({"file": "in/archive", "format": request.format}).encode(),
+                json.dumps(
+                    {"file": "in/archive", "format": request.format, "hashes": request.hashes}
+                ).encode(),
                 archive,
                 ("index.json",),
                 ("zstd",) if request.format == "tar.zst" else (),

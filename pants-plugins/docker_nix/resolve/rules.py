@@ -52,7 +52,8 @@ async def resolve_address(
 async def list_tree(request: ListingRequest) -> Listing:
     if request.unpack:
         return await Get(
-            Listing, ArchiveIndexRequest(request.digest, request.unpack, request.origin)
+            Listing,
+            ArchiveIndexRequest(request.digest, request.unpack, request.origin, request.hashes),
         )
     listed = []
     for entry in await Get(DigestEntries, Digest, request.digest):

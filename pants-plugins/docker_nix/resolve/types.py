@@ -126,11 +126,13 @@ class ListingRequest:
     """A request for the entries of a store object's tree, unpacked where it is an archive.
 
     :param origin: where an archive comes from, for messages.
+    :param hashes: whether the files of an archive need their SHA-256. Those of a tree have it.
     """
 
     digest: Digest
     unpack: Optional[str]
     origin: Optional[Address] = None
+    hashes: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,15 @@ def unpack(archive_path: str, format: str, into: str, lib_dir: str) -> list[Entr
     return [_entry(path, node) for path, node in tree.entries()]
 
 
-def listing(archive_path: str, format: str, lib_dir: str) -> list[Entry]:
+def listing(archive_path: str, format: str, lib_dir: str, hashes: bool = True) -> list[Entry]:
     """The entries that `unpack` would return, those of files with size in bytes and SHA-256 in hex.
 
-    Reads the archive once and writes nothing. Raises `ToolError` as `unpack` does.
+    Reads the archive once and writes nothing. Without `hashes` the SHA-256 is "", and of a zip only
+    the directory is read, so that damage to a member is found by `unpack` alone. Raises `ToolError`
+    as `unpack` does.
     """
     try:
-        tree = _read(archive_path, format, lib_dir, _Hashes())
+        tree = _read(archive_path, format, lib_dir, _Hashes() if hashes else _Sizes())
     except OSError as error:
         raise ToolError(
             f"{_title(archive_path, format)} cannot be read: {error.strerror or error}"
@@ -82,15 +84,15 @@ def listing(archive_path: str, format: str, lib_dir: str) -> list[Entry]:
 def main(args: list[str], lib_dir: str) -> None:
     """The command `index <spec.json>`: writes the listing of an archive to `index.json`.
 
-    The spec is `{"file": path, "format": one of FORMATS}`; `index.json` is written to the working
-    directory, as `{"version": 1, "entries": [...]}`, compact and with sorted keys. Raises as
-    `listing` does, and then writes nothing.
+    The spec is `{"file": path, "format": one of FORMATS, "hashes": bool}`; `index.json` is written
+    to the working directory, as `{"version": 1, "entries": [...]}`, compact and with sorted keys.
+    Raises as `listing` does, and then writes nothing.
     """
     if len(args) != 1:
         raise ToolError("usage: index SPEC")
     with open(args[0], encoding="utf-8") as spec_file:
         spec = json.load(spec_file)
-    entries = listing(spec["file"], spec["format"], lib_dir)
+    entries = listing(spec["file"], spec["format"], lib_dir, spec["hashes"])
     with open("index.json", "w", encoding="utf-8") as index:
         json.dump({"entries": entries, "version": 1}, index, sort_keys=True, separators=(",", ":"))
 
@@ -102,21 +104,16 @@ def _entry(path: str, node: Node) -> Entry:
 class _Sink(Protocol):
     """Takes the files of an archive while it is read; `write` returns their `Node.content`."""
 
-    def write(self, path: str, data: Iterable[bytes]) -> Any: ...
+    def write(self, path: str, data: Iterable[bytes], size: int) -> Any: ...
 
     def copy(self, source: str, path: str) -> None: ...
 
     def remove(self, path: str) -> None: ...
 
 
-class _Hashes:
-    def write(self, path: str, data: Iterable[bytes]) -> Any:
-        digest = hashlib.sha256()
-        size = 0
-        for chunk in data:
-            digest.update(chunk)
-            size += len(chunk)
-        return [size, digest.hexdigest()]
+class _Sizes:
+    def write(self, path: str, data: Iterable[bytes], size: int) -> Any:
+        return [size, ""]
 
     def copy(self, source: str, path: str) -> None:
         pass
@@ -125,11 +122,19 @@ class _Hashes:
         pass
 
 
+class _Hashes(_Sizes):
+    def write(self, path: str, data: Iterable[bytes], size: int) -> Any:
+        digest = hashlib.sha256()
+        for chunk in data:
+            digest.update(chunk)
+        return [size, digest.hexdigest()]
+
+
 class _Files:
     def __init__(self, root: str) -> None:
         self._root = root
 
-    def write(self, path: str, data: Iterable[bytes]) -> Any:
+    def write(self, path: str, data: Iterable[bytes], size: int) -> Any:
         with open(self._new(path), "xb") as file:
             for chunk in data:
                 file.write(chunk)
@@ -186,6 +191,7 @@ class _Member(NamedTuple):
     kind: str
     target: str = ""
     data: Readable | None = None
+    size: int = 0
 
 
 def _read(archive_path: str, format: str, lib_dir: str, sink: _Sink) -> Tree:
@@ -234,7 +240,7 @@ def _add(tree: Tree, member: _Member, sink: _Sink) -> None:
             sink.copy(source, path)
         else:
             assert member.data is not None
-            node = node._replace(content=sink.write(path, _chunks(member.data)))
+            node = node._replace(content=sink.write(path, _chunks(member.data), member.size))
     tree.add(path, node)
 
 
@@ -245,7 +251,8 @@ def _tar_members(path: str, compression: str, lib_dir: str) -> Iterator[_Member]
     with open_stream(path, compression, lib_dir) as stream, _parsing():
         for info, data in tar_reader.members(stream, end_mark_required=True):
             if info.isreg():
-                yield _Member(info.name, "x" if info.mode & stat.S_IXUSR else "f", data=data)
+                kind = "x" if info.mode & stat.S_IXUSR else "f"
+                yield _Member(info.name, kind, data=data, size=info.size)
             elif info.isdir():
                 yield _Member(info.name, "d")
             elif info.issym() or info.islnk():
@@ -275,8 +282,9 @@ def _zip_members(path: str) -> Iterator[_Member]:
                     target = file.read(MAX_PATH_BYTES + 1)
                 yield _Member(name, "l", target.decode("utf-8", "surrogateescape"))
             elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
+                kind = "x" if mode & stat.S_IXUSR else "f"
                 with archive.open(info) as file:
-                    yield _Member(name, "x" if mode & stat.S_IXUSR else "f", data=file)
+                    yield _Member(name, kind, data=file, size=info.file_size)
             else:
                 yield _Member(name, "!", _special("special file"))
 

@@ -83,6 +83,9 @@ def read(tmp_path: Path) -> Callable[..., list[Any]]:
             )
             raise
         listed = listing(str(path), format, lib_dir)
+        assert listing(str(path), format, lib_dir, hashes=False) == [
+            [*entry[:3], ""] if entry[0] in "fx" else entry for entry in listed
+        ]
         assert [entry[:2] if entry[0] in "fx" else entry for entry in listed] == entries
         on_disk = {
             os.path.relpath(os.path.join(folder, name), into)
@@ -484,11 +487,13 @@ def test_index_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
     Path("in/archive").write_bytes(tar(("é", b"1"), symlink("l", "é"), directory("d")))
-    Path("spec.json").write_text(json.dumps({"file": "in/archive", "format": "tar"}))
-    archive.main(["spec.json"], "")
-    digest = hashlib.sha256(b"1").hexdigest()
-    assert Path("index.json").read_text() == (
-        '{"entries":[["d","d"],["l","l","\\u00e9"],["f","\\u00e9",1,"%s"]],"version":1}' % digest
-    )
+    for hashes, digest in ((True, hashlib.sha256(b"1").hexdigest()), (False, "")):
+        spec = {"file": "in/archive", "format": "tar", "hashes": hashes}
+        Path("spec.json").write_text(json.dumps(spec))
+        archive.main(["spec.json"], "")
+        assert Path("index.json").read_text() == (
+            '{"entries":[["d","d"],["l","l","\\u00e9"],["f","\\u00e9",1,"%s"]],"version":1}'
+            % digest
+        )
     with pytest.raises(ToolError, match="usage"):
         archive.main([], "")
