@@ -149,3 +149,27 @@ def test_an_interpreter_named_without_a_newline(start: Path, sandbox: Path) -> N
         ["/bin/sh", str(start)], cwd=sandbox, env={}, capture_output=True, text=True
     )
     assert result.stdout == "bin/py\n"
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_memory_does_not_grow_with_a_file(start: Path, sandbox: Path, compression: str) -> None:
+    """Two GB of a sparse file take less than 64 MB of memory."""
+    with open(sandbox / "in" / NAME / "large", "wb") as file:
+        file.truncate(2_000_000_000)
+    _write_spec(sandbox, [["f", "large"]], compression=compression)
+    measured = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], env={}); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", measured, "/bin/sh", str(start)]
+        + ["pack", "--threads", "2", "spec.json"],
+        cwd=sandbox,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(result.stdout) * unit < 64_000_000
+    packed = json.loads((sandbox / "layer.json").read_text())
+    assert packed["diff_size"] > 2_000_000_000
