@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 PROJECT = Path(__file__).resolve().parents[2]
 BENCH = Path(__file__).resolve().parent
@@ -29,9 +29,11 @@ from bench.measure import Table, peak_memory  # noqa: E402
 from docker_nix.layer.tool.testing import install_tool  # noqa: E402
 from support.workspace import BACKENDS, Repo  # noqa: E402
 
+_MEMORY = Path("/dev/shm")
 OLD = "old pipeline"
 COLD = "package, everything cold, with the start of Pants"
 WARM = "package, cold sources; pantsd and tool ready"
+IN_MEMORY = "the same with sandboxes in memory"
 WHEELS = "the same from wheels, which the tool unpacks"
 NOTHING = "package, nothing to do"
 CHANGED = "package, 1 MB changed"
@@ -90,6 +92,8 @@ class Benchmark:
         )
 
     def old_pipeline(self) -> None:
+        # It makes and removes few files. A file system like ext4 makes new files slowly for minutes
+        # after many were removed, so nothing here removes trees of them while it measures.
         root, image = self.scratch / "old", self.new("image")
         if not root.exists():
             (root / "nix/store").mkdir(parents=True)
@@ -102,27 +106,39 @@ class Benchmark:
         shutil.rmtree(image)
 
     def everything_cold(self) -> None:
-        store, caches = self.new("store"), self.new("caches")
-        repo = self.repo("cold", store, options=[f"--named-caches-dir={caches}"])
+        store = self.new("store")
+        repo = self.repo("cold", store, options=[f"--named-caches-dir={self.new('caches')}"])
         with self.table.measure(COLD):
             repo.pants("package", "dists:image")
         self._print_size(repo, "dists/image")
         shutil.rmtree(repo.root / "dist")
         with self.table.measure(NOTHING_ALONE):
             repo.pants("package", "dists:image")
-        _remove(store, caches, repo.root / "dist")
+        # The caches stay: see `old_pipeline`.
+        _remove(store, repo.root / "dist")
 
     def with_daemon(self) -> None:
         self._daemon(WARM, "dists:image", then=self._changes)
+
+    def in_memory(self) -> None:
+        if _MEMORY.is_dir():
+            with tempfile.TemporaryDirectory(dir=_MEMORY) as sandboxes:
+                self._daemon(
+                    IN_MEMORY, "dists:image", options=[f"--local-execution-root-dir={sandboxes}"]
+                )
 
     def from_wheels(self) -> None:
         self._daemon(WHEELS, "wheels:image")
 
     def _daemon(
-        self, name: str, image: str, then: Optional[Callable[[Repo, int], None]] = None
+        self,
+        name: str,
+        image: str,
+        then: Optional[Callable[[Repo, int], None]] = None,
+        options: Sequence[str] = (),
     ) -> None:
         store = self.new("store")
-        repo = self.repo("warm", store, pantsd=True)
+        repo = self.repo("warm", store, pantsd=True, options=options)
         try:
             repo.pants("package", "small:image")
             (pid_file,) = repo.root.glob(".pids/*/pantsd/pid")
@@ -220,6 +236,7 @@ def _remove(*paths: Path) -> None:
 PARTS: dict[str, Callable[[Benchmark], None]] = {
     "old": Benchmark.old_pipeline,
     "daemon": Benchmark.with_daemon,
+    "memory": Benchmark.in_memory,
     "cold": Benchmark.everything_cold,
     "wheels": Benchmark.from_wheels,
     "tool": Benchmark.tool,

@@ -120,8 +120,10 @@ def test_python_application_on_an_unpacked_root(tmp_path: Path, docker: DockerEn
     assert inspected["Config"]["User"] == "65532:65532"
     # An ordinary user reads the store, and the links of the root file system lead into it.
     shell = ("run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", image, "-c")
-    output = docker.run_client(*shell, "id -u; ls /nix/store | wc -l; readlink /bin")
-    assert output.decode().split() == ["65532", "2", "usr/bin"]
+    output = docker.run_client(*shell, "id -u; ls /nix/store | wc -l; readlink -f /bin/app.pex")
+    user, store_paths, application = output.decode().split()
+    assert (user, store_paths) == ("65532", "2")
+    assert application.startswith("/nix/store/") and application.endswith("-app/bin/app.pex")
 
 
 CUSTOM = """\
