@@ -138,7 +138,8 @@ class Benchmark:
         options: Sequence[str] = (),
     ) -> None:
         store = self.new("store")
-        repo = self.repo("warm", store, pantsd=True, options=options)
+        # A repository of its own: the daemon of the one before may still be ending.
+        repo = self.repo(self.new("warm").name, store, pantsd=True, options=options)
         try:
             repo.pants("package", "small:image")
             (pid_file,) = repo.root.glob(".pids/*/pantsd/pid")

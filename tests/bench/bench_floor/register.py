@@ -1,8 +1,8 @@
 """A Pants backend that does, with nothing of ours, what no build of an image can do without.
 
-`pants bench-floor --step=…` digests the folders below `dists/`; with `sandbox` it also puts each into
-the sandbox of a process that does nothing; with `output` each process writes a file a third as large
-as the folder, as a compressed layer is, and Pants takes that in.
+`pants bench-floor --step=…` digests the folders below `dists/`; with `sandbox` it also puts each
+into the sandbox of a process that does nothing; with `output` each process writes a file a third as
+large as the folder, as a compressed layer is, and Pants takes that in.
 """
 
 from __future__ import annotations
