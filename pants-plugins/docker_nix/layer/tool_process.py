@@ -137,8 +137,7 @@ def _tool_sources() -> Mapping[str, bytes]:
     for package in ("docker_nix", "docker_nix.layer"):
         files[f"tool/{package.replace('.', '/')}/__init__.py"] = b""
     for name in sorted(importlib.resources.contents(_PACKAGE)):
-        content = name.endswith(".py") and not name.endswith("_test.py")
-        if content and name not in ("conftest.py", "testing.py"):
+        if name.endswith(".py") and not name.endswith("_test.py") and name != "testing.py":
             path = f"tool/{_PACKAGE.replace('.', '/')}/{name}"
             files[path] = importlib.resources.read_binary(_PACKAGE, name)
     files["start.sh"] = importlib.resources.read_binary(_PACKAGE, "start.sh")
