@@ -145,10 +145,12 @@ def link_farm(
                     "content that leads into the store or in a circle"
                 )
             for directory in _parents(place):
+                if directory in directories:
+                    break  # and so are those above it
                 if directory in owner:
                     first, was = owner[directory]
                     raise clash(directory, first, was.what, store_path, "a directory")
-                directories.setdefault(directory, store_path)
+                directories[directory] = store_path
             if entry.kind == "d":
                 continue
             if place in directories:
@@ -158,7 +160,7 @@ def link_farm(
                 unknown = [path for path, e in ((first, was), (store_path, entry)) if not e.sha256]
                 if unknown:
                     raise HashesNeeded(*unknown)
-            if replace(was, path="") != replace(entry, path=""):
+            if was is not entry and replace(was, path="") != replace(entry, path=""):
                 difference = " with other content" if was.what == entry.what else ""
                 raise clash(place, first, was.what, store_path, entry.what + difference)
 
