@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 CREATED_DEFAULT = "1970-01-01T00:00:01Z"
 
@@ -339,9 +339,3 @@ def default_image_name(spec_path: str, target_name: str) -> str:
         part = re.sub(r"([._-])[._-]+", r"\1", part).strip("._-")
         legal.append(part or "x")
     return "/".join(legal)[-255:].lstrip("/._-") or "image"
-
-
-def split_reference(reference: str) -> Tuple[str, str]:
-    """`name:tag` in its two parts."""
-    name, _, tag = reference.rpartition(":")
-    return name, tag

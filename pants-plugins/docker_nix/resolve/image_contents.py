@@ -161,8 +161,9 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
         Get(Listing, ListingRequest(obj.digest, obj.unpack, obj.origin if obj.unpack else None))
         for obj in closure.objects
     )
+    roots = set(closure.roots)
     for obj, listing in zip(closure.objects, listings):
-        problem = unfit_entry(obj.path, listing.entries, obj.path in closure.roots)
+        problem = unfit_entry(obj.path, listing.entries, obj.path in roots)
         if problem:
             raise field_error(
                 owner,
@@ -176,7 +177,7 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
             {
                 obj.path: listing
                 for obj, listing in zip(closure.objects, listings)
-                if obj.path in closure.roots
+                if obj.path in roots
             }
         ),
         _own_paths(by_config),
