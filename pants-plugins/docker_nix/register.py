@@ -8,14 +8,27 @@ from pants.engine.target import Target
 
 from docker_nix.assemble import package
 from docker_nix.assemble import rules as assemble
+from docker_nix.base import rules as base
+from docker_nix.export import rules as export
 from docker_nix.layer import rules as layer
+from docker_nix.pull import rules as pull
 from docker_nix.resolve import image_contents
 from docker_nix.resolve import rules as resolve
-from docker_nix.target_types import DockerNixLayeredTarget
+from docker_nix.target_types import (
+    DockerNixExportTarget,
+    DockerNixImageTarget,
+    DockerNixLayeredTarget,
+    DockerNixPullTarget,
+)
 
 
 def target_types() -> Iterable[Type[Target]]:
-    return [DockerNixLayeredTarget]
+    return [
+        DockerNixExportTarget,
+        DockerNixImageTarget,
+        DockerNixLayeredTarget,
+        DockerNixPullTarget,
+    ]
 
 
 def rules() -> Iterable[object]:
@@ -23,6 +36,9 @@ def rules() -> Iterable[object]:
         *resolve.rules(),
         *image_contents.rules(),
         *layer.rules(),
+        *pull.rules(),
+        *base.rules(),
         *assemble.rules(),
         *package.rules(),
+        *export.rules(),
     ]

@@ -2,15 +2,122 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from typing import Iterator, Optional
+
+from pants.backend.docker.registries import DockerRegistries, DockerRegistryOptions
 from pants.core.util_rules.search_paths import ExecutableSearchPathsOptionMixin
-from pants.option.option_types import StrOption
+from pants.option.option_types import DictOption, IntOption, StrListOption, StrOption
+from pants.option.parser import Parser
 from pants.option.subsystem import Subsystem
+from pants.util.memo import memoized_property
 from pants.util.strutil import softwrap
+
+from docker_nix.errors import DockerNixError
+
+_REGISTRY_KEYS = {
+    *(name for name in DockerRegistryOptions.__dataclass_fields__ if name != "alias"),
+    "insecure",
+    "ca_file",
+}
+
+
+@dataclass(frozen=True)
+class RegistryTransport:
+    """How the registry at an address is reached, where that is not plain HTTPS.
+
+    :param insecure: whether plain HTTP, and HTTPS without a valid certificate, will do; None for
+        the default, which is to take it from this machine itself and from no other.
+    :param ca_file: path of the certificates to trust besides the system's.
+    """
+
+    address: str
+    insecure: Optional[bool]
+    ca_file: Optional[str]
 
 
 class DockerNixSubsystem(Subsystem):
     options_scope = "docker-nix"
     help = "Reproducible container images from store paths, as Nix' dockerTools builds them."
+
+    registries = DictOption(
+        help=softwrap(
+            """
+            Registries by an alias, as in `[docker].registries`, with two more keys for how they are
+            reached:
+
+                [docker-nix.registries.internal]
+                address = "registry.internal:5000"
+                ca_file = "build-support/ca.pem"  # certificates to trust, PEM
+                insecure = false                  # true: plain HTTP, or any certificate
+
+            The rest of the keys (`default`, `repository`, `skip_push`, `extra_image_tags`) are for
+            publishing. A registry on a loopback address may be plain HTTP without being listed.
+
+            Credentials do not belong here: log in with `docker login` or `skopeo login`.
+            """
+        ),
+        fromfile=True,
+    )
+
+    env_vars = StrListOption(
+        help=softwrap(
+            """
+            Names of environment variables for the processes that speak to registries, such as those
+            that a credential helper reads. They are passed on at run time and are part of no
+            cache key. Those that `skopeo` itself knows (for the home directory, authentication
+            files, proxies and certificates) are always passed on.
+            """
+        ),
+    )
+
+    registry_timeout = IntOption(
+        default=600,
+        help=softwrap(
+            """
+            After how many seconds one exchange with a registry, such as fetching the layers of an
+            image, is given up.
+            """
+        ),
+    )
+
+    @memoized_property
+    def parsed_registries(self) -> DockerRegistries:
+        """The registries as Pants' own docker backend understands them. Raises DockerNixError."""
+        for alias, options in self.registries.items():
+            where = f"The option [docker-nix].registries has the registry {alias!r}"
+            if not isinstance(options, dict) or not isinstance(options.get("address"), str):
+                raise DockerNixError(
+                    f"{where} without an address.\n\nGive it as "
+                    f'[docker-nix.registries.{alias}] with address = "host:port".'
+                )
+            unknown = sorted(options.keys() - _REGISTRY_KEYS)
+            if unknown:
+                raise DockerNixError(
+                    f"{where} with the unknown key {unknown[0]!r}.\n\nThe keys are "
+                    f"{', '.join(sorted(_REGISTRY_KEYS))}."
+                )
+        return DockerRegistries.from_dict(self.registries)
+
+    def transports(self, build_root: str) -> Iterator[RegistryTransport]:
+        """How each of the registries is reached. Raises DockerNixError."""
+        for registry in dict.fromkeys(self.parsed_registries.registries.values()):
+            options = self.registries[registry.alias]
+            path = None
+            if options.get("ca_file") is not None:
+                path = os.path.join(build_root, os.path.expanduser(str(options["ca_file"])))
+                if not os.path.isfile(path):
+                    raise DockerNixError(
+                        f"The option [docker-nix].registries has the ca_file "
+                        f"{options['ca_file']!r} for the registry {registry.alias!r}, but there "
+                        f"is no file {path}.\n\nGive the path of a PEM file, absolute or from the "
+                        "root of the repository."
+                    )
+            insecure = options.get("insecure")
+            if insecure is not None:
+                insecure = Parser.ensure_bool(insecure)
+            yield RegistryTransport(registry.address, insecure, path)
 
     class EnvironmentAware(ExecutableSearchPathsOptionMixin, Subsystem.EnvironmentAware):
         env_vars_used_by_options = ("PATH",)

@@ -1,492 +1,64 @@
-"""The target types and their fields."""
+"""The target types."""
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, ClassVar, Iterable, Mapping, Optional, Tuple
-
 from pants.core.goals.package import OutputPathField
 from pants.core.util_rules.environments import EnvironmentField
-from pants.engine.addresses import Address
-from pants.engine.target import (
-    COMMON_TARGET_FIELDS,
-    Dependencies,
-    Field,
-    IntField,
-    InvalidFieldException,
-    SpecialCasedDependencies,
-    StringField,
-    StringSequenceField,
-    Target,
-)
+from pants.engine.target import COMMON_TARGET_FIELDS, Target
 from pants.util.docutil import bin_name
-from pants.util.frozendict import FrozenDict
 from pants.util.strutil import help_text
 
-from docker_nix.assemble.image_config import (
-    ARCHITECTURES,
-    CREATED_DEFAULT,
-    OPERATING_SYSTEMS,
-    ConfigError,
-    check_config,
-    check_created,
-    is_image_name,
-    is_image_tag,
-    is_unicode,
+from docker_nix.base_fields import (
+    ExportFromImageField,
+    FinalImageNameField,
+    FinalImageTagField,
+    FromImageField,
+    FromImageNameField,
+    FromImageTagField,
+    PullImageDigestField,
+    PullImageNameField,
 )
-from docker_nix.resolve.references import MalformedReference, Part, parse_script, parse_text
-
-
-def _invalid(alias: str, address: Address, problem: str, remedy: str) -> InvalidFieldException:
-    return InvalidFieldException(f"The '{alias}' field in target {address} {problem} {remedy}")
-
-
-# What other tools call an architecture, and Go does not.
-_OTHER_ARCHITECTURES = {
-    "aarch64": "arm64",
-    "armv7l": "arm",
-    "i386": "386",
-    "i686": "386",
-    "x86_64": "amd64",
-    "x86-64": "amd64",
-}
-
-
-def _check_choice(alias: str, address: Address, value: str, choices: Iterable[str]) -> None:
-    if value in choices:
-        return
-    known = _OTHER_ARCHITECTURES.get(value.lower(), "")
-    if known in choices:
-        near = [known]
-    else:
-        near = difflib.get_close_matches(value.lower(), tuple(choices), n=1, cutoff=0.4)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise _invalid(
-        alias, address, f"is {value!r}.", f"{hint}It must be one of {', '.join(sorted(choices))}."
-    )
-
-
-class ImageNameField(StringField):
-    alias = "image_name"
-    help = help_text(
-        """
-        The repository name of the image, such as `team/app`, in lower case (upper case is lowered).
-
-        The default is made of the target's directory and its name, the name left out where it
-        repeats the directory's: `src/team/app:app` gives `src/team/app`.
-        """
-    )
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
-        value = super().compute_value(raw_value, address)
-        if value is not None and not is_image_name(value.lower()):
-            raise _invalid(
-                cls.alias,
-                address,
-                f"is {value!r}, which is not a legal image name.",
-                "Use letters, digits, single `.`, `_` or `-` between them, and `/`, without a tag "
-                "(tags go into 'image_tags').",
-            )
-        return value.lower() if value is not None else None
-
-
-class ImageTagsField(StringSequenceField):
-    alias = "image_tags"
-    help = help_text(
-        """
-        The tags of the image, in lower case (upper case is lowered).
-
-        The default is one tag: the first 32 characters of the image ID, which is a digest of the
-        image's content. The same content has the same tag.
-        """
-    )
-
-    @classmethod
-    def compute_value(
-        cls, raw_value: Optional[Iterable[str]], address: Address
-    ) -> Optional[Tuple[str, ...]]:
-        value = super().compute_value(raw_value, address)
-        if value is None:
-            return None
-        if not value:
-            raise _invalid(
-                cls.alias,
-                address,
-                "is an empty list.",
-                "Give at least one tag, or leave the field out for a tag made from the content.",
-            )
-        for tag in value:
-            if not is_image_tag(tag):
-                raise _invalid(
-                    cls.alias,
-                    address,
-                    f"has {tag!r}, which is not a legal tag.",
-                    "A tag has 1 to 128 letters, digits, `_`, `.` and `-`, and begins with none of "
-                    "the last two.",
-                )
-        return tuple(dict.fromkeys(tag.lower() for tag in value))
-
-
-class ContentsField(SpecialCasedDependencies):
-    alias = "contents"
-    help = help_text(
-        f"""
-        Addresses of what goes into the image. Each becomes a store path, and its tree appears at
-        `/` of the image as links into the store.
-
-        You can list:
-
-        - `file`, `files`, `resource`, `resources` and `relocated_files` targets, and targets that
-        generate files: their files, at the path that an `archive` target would give them
-        (use `relocated_files` to put them elsewhere), and those of the file targets in their
-        `dependencies`;
-
-        - anything that `{bin_name()} package` builds: an executable goes to `bin/`, an archive is
-        unpacked, other artifacts stay at their path;
-
-        - a `file` target whose source is an archive (`.tar`, `.tar.gz`, `.tar.xz`, `.tar.bz2`,
-        `.tar.zst`, `.zip`): it is unpacked. To keep it packed, list it in a `files` target;
-
-        - a `target` that only has `dependencies`: all of them.
-
-        Two contents that have the same directory are merged; two that have different files at one
-        path are an error.
-
-        Pants follows symlinks among the sources of a target, so they become what they point to; one
-        that it cannot follow is an error. Archives and generated files keep their symlinks.
-        """
-    )
-
-    @classmethod
-    def compute_value(
-        cls, raw_value: Optional[Iterable[str]], address: Address
-    ) -> Optional[Tuple[str, ...]]:
-        value = super().compute_value(raw_value, address)
-        for spelled in value or ():
-            path = spelled[2:] if spelled.startswith("//") else spelled
-            if not path or path.startswith("/") or ".." in path.split("/"):
-                raise _invalid(
-                    cls.alias,
-                    address,
-                    f"has {spelled!r}, which is not the address of a target.",
-                    "Write it as 'path/to:target', from the root of the repository, or ':target' "
-                    "for one in the same directory.",
-                )
-        return value
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return FrozenDict({key: _frozen(item) for key, item in value.items()})
-    if isinstance(value, (list, tuple)):
-        return tuple(_frozen(item) for item in value)
-    return value
-
-
-def config_strings(value: Any) -> Iterable[str]:
-    """All strings in a config value that may hold store path references (dict keys do not)."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from config_strings(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from config_strings(item)
-
-
-class ImageConfigField(Field):
-    alias = "config"
-    value: Optional[FrozenDict[str, Any]]
-    default: ClassVar[Optional[FrozenDict[str, Any]]] = None
-    help = help_text(
-        """
-        The configuration a container starts with, spelled as in the OCI image spec: `Cmd`,
-        `Entrypoint`, `Env`, `ExposedPorts`, `Healthcheck`, `Labels`, `StopSignal`, `User`,
-        `Volumes`, `WorkingDir`. For example:
-
-            config={
-                "Entrypoint": ["/bin/app"],
-                "Env": ["MODE=production"],
-                "ExposedPorts": {"8080/tcp": {}},
-                "User": "65532:65532",
-            }
-
-        A string may name the store path of a target with `{store_path[ADDRESS]}`, as in
-        `"Cmd": ["{store_path[src/app:bin]}/bin/app"]`. What it names becomes part of the image,
-        though it does not appear at `/`. A literal brace is written `{{` or `}}`.
-        """
-    )
-
-    @classmethod
-    def compute_value(
-        cls, raw_value: Optional[Any], address: Address
-    ) -> Optional[FrozenDict[str, Any]]:
-        value = super().compute_value(raw_value, address)
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise _invalid(
-                cls.alias,
-                address,
-                f"must be a dict, but is {value!r}.",
-                'Write it as {"Entrypoint": ["/bin/app"]}.',
-            )
-        try:
-            checked = check_config(value)
-        except ConfigError as e:
-            raise _invalid(
-                cls.alias, address, f"is wrong: {e.key} {e.problem}.", f"{e.remedy}."
-            ) from e
-        for text in config_strings(checked):
-            try:
-                parse_text(text)
-            except MalformedReference as e:
-                raise _invalid(cls.alias, address, f"has {text!r} with {e}.", "") from e
-        return _frozen(checked)
-
-    def parts(self) -> Iterable[Tuple[Part, ...]]:
-        """Each string of the config, split into text and references."""
-        return (parse_text(text) for text in config_strings(self.value or {}))
-
-
-class CreatedField(StringField):
-    alias = "created"
-    default = CREATED_DEFAULT
-    value: str
-    help = help_text(
-        """
-        The creation time in the image's configuration, as RFC 3339. It never changes a layer.
-
-        With `"now"` it is the time of the build, and the image is not reproducible.
-        """
-    )
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> str:
-        value = super().compute_value(raw_value, address)
-        assert value is not None
-        try:
-            return check_created(value)
-        except ValueError as e:
-            raise _invalid(
-                cls.alias, address, f"is {value!r}, which {e}.", f"Write it as {CREATED_DEFAULT!r}."
-            ) from e
-
-
-class ExtraCommandsField(StringField):
-    alias = "extra_commands"
-    help = help_text(
-        """
-        Shell commands that run in the root of the last layer before it is packed, with `bash` and
-        `set -e`, without root. What they create, change, delete and the modes they set is kept.
-
-        `PATH` is `/usr/local/bin:/usr/bin:/bin`, with the programs of `tools` before it; the umask
-        is 022; there is no network promise. `{store_path[ADDRESS]}` is replaced by a target's
-        store path, which becomes part of the image; while the commands run, its files can be read
-        below `$STORE_ROOT`, as in `cp "$STORE_ROOT{store_path[src/conf]}/app.conf" etc/`. Other
-        braces are left to the shell.
-        """
-    )
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
-        value = super().compute_value(raw_value, address)
-        if value is not None:
-            try:
-                parse_script(value)
-            except MalformedReference as e:
-                raise _invalid(cls.alias, address, f"has {e}.", "") from e
-            if "\0" in value:
-                raise _invalid(cls.alias, address, "has a NUL character.", "Remove it.")
-            if not is_unicode(value):
-                raise _invalid(cls.alias, address, "has half a character.", "Write it as UTF-8.")
-        return value
-
-    def parts(self) -> Tuple[Part, ...]:
-        """The script, split into text and references."""
-        return parse_script(self.value or "")
-
-
-class ToolsField(StringSequenceField):
-    alias = "tools"
-    default = ()
-    help = help_text(
-        """
-        Names of programs that `extra_commands` runs, beyond those in `/usr/local/bin`, `/usr/bin`
-        and `/bin`, such as `["openssl"]`.
-
-        They are looked up on `[docker-nix].executable_search_paths`, as `shell_command` does with
-        its `tools`.
-        """
-    )
-
-    @classmethod
-    def compute_value(
-        cls, raw_value: Optional[Iterable[str]], address: Address
-    ) -> Optional[Tuple[str, ...]]:
-        value = super().compute_value(raw_value, address)
-        for tool in value or ():
-            if not tool or "/" in tool:
-                raise _invalid(
-                    cls.alias,
-                    address,
-                    f"has {tool!r}, which is not the name of a program.",
-                    "Give a name without a directory.",
-                )
-        return value
-
-
-class _IdField(IntField):
-    default = 0
-    value: int
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[int], address: Address) -> int:
-        value = super().compute_value(raw_value, address)
-        assert value is not None
-        if isinstance(value, bool) or not 0 <= value <= 4294967294:
-            raise _invalid(
-                cls.alias, address, f"is {value!r}.", "It must be a number from 0 to 4294967294."
-            )
-        return value
-
-
-class UidField(_IdField):
-    alias = "uid"
-    help = "The number of the user who owns the files of the customisation layer."
-
-
-class GidField(_IdField):
-    alias = "gid"
-    help = "The number of the group that owns the files of the customisation layer."
-
-
-class ArchitectureField(StringField):
-    alias = "architecture"
-    help = help_text(
-        """
-        The CPU architecture the image is for, as Go names it: `amd64`, `arm64`, ….
-
-        The default is that of the platform that builds it.
-        """
-    )
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
-        value = super().compute_value(raw_value, address)
-        if value is not None:
-            _check_choice(cls.alias, address, value, ARCHITECTURES)
-        return value
-
-
-class OsField(StringField):
-    alias = "os"
-    help = "The operating system the image is for, as Go names it. The default is `linux`."
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
-        value = super().compute_value(raw_value, address)
-        if value is not None:
-            _check_choice(cls.alias, address, value, OPERATING_SYSTEMS)
-        return value
-
-
-class VariantField(StringField):
-    alias = "variant"
-    help = "The variant of the CPU architecture, such as `v8` for `arm64`. The default is none."
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
-        value = super().compute_value(raw_value, address)
-        if value is not None and not (value.isascii() and value.isalnum()):
-            raise _invalid(cls.alias, address, f"is {value!r}.", "Write it as 'v8'.")
-        return value
-
-
-class CompressionField(StringField):
-    alias = "compression"
-    default = "gzip"
-    value: str
-    help = help_text(
-        """
-        How layers are compressed: `gzip`, which every engine and registry takes; `zstd`, which is
-        smaller and faster to unpack and which Docker takes from version 23 on; or `none`.
-        """
-    )
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> str:
-        value = super().compute_value(raw_value, address)
-        assert value is not None
-        _check_choice(cls.alias, address, value, ("gzip", "zstd", "none"))
-        return value
-
-
-class OutputFormatField(StringField):
-    alias = "output_format"
-    default = "oci"
-    value: str
-    help = help_text(
-        """
-        What is written to the distdir:
-
-        - `oci`: a directory that is an OCI image layout, and that `docker load` takes as well
-        (`tar -cC DIR . | docker load`).
-
-        - `docker-archive`: one `.tar` file for old tools, with uncompressed layers.
-
-        A `.docker-info.json` with names, digests and layers stands beside either.
-        """
-    )
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> str:
-        value = super().compute_value(raw_value, address)
-        assert value is not None
-        _check_choice(cls.alias, address, value, ("oci", "docker-archive"))
-        return value
-
-
-class MaxLayersField(IntField):
-    alias = "max_layers"
-    default = 100
-    value: int
-    help = help_text(
-        """
-        How many layers the image may have, the customisation layer included; 1 to 125.
-
-        With fewer store paths than that, each gets a layer of its own. With more, the most popular
-        ones do, and the last store layer takes all the rest.
-        """
-    )
-
-    @classmethod
-    def compute_value(cls, raw_value: Optional[int], address: Address) -> int:
-        value = super().compute_value(raw_value, address)
-        assert value is not None
-        if isinstance(value, bool) or not 1 <= value <= 125:
-            raise _invalid(
-                cls.alias,
-                address,
-                f"is {value!r}.",
-                "It must be a number from 1 to 125, which is what engines can mount.",
-            )
-        return value
-
-
-class ImageDependenciesField(Dependencies):
-    pass
-
-
-COMMON_IMAGE_FIELDS = (
+from docker_nix.image_fields import (
+    ArchitectureField,
+    CompressionField,
+    ContentsField,
+    CreatedField,
+    DiskSizeField,
+    ExtraCommandsField,
+    GidField,
+    ImageConfigField,
+    ImageDependenciesField,
+    ImageNameField,
+    ImageTagsField,
+    IncludeNixDbField,
+    KeepContentsDirlinksField,
+    MaxLayersField,
+    OsField,
+    OutputFormatField,
+    RunAsRootField,
+    ShadowSetupField,
+    ToolsField,
+    UidField,
+    VariantField,
+)
+
+_COMMON_FIELDS = (
     *COMMON_TARGET_FIELDS,
     ImageDependenciesField,
     OutputPathField,
     EnvironmentField,
+)
+
+_PLATFORM_FIELDS = (ArchitectureField, OsField, VariantField)
+
+_IMAGE_FIELDS = (
+    *_COMMON_FIELDS,
+    *_PLATFORM_FIELDS,
     ImageNameField,
     ImageTagsField,
+    FromImageField,
+    FromImageNameField,
+    FromImageTagField,
     ContentsField,
     ImageConfigField,
     CreatedField,
@@ -494,9 +66,7 @@ COMMON_IMAGE_FIELDS = (
     ToolsField,
     UidField,
     GidField,
-    ArchitectureField,
-    OsField,
-    VariantField,
+    IncludeNixDbField,
     CompressionField,
     OutputFormatField,
 )
@@ -504,7 +74,7 @@ COMMON_IMAGE_FIELDS = (
 
 class DockerNixLayeredTarget(Target):
     alias = "docker_nix_layered"
-    core_fields = (*COMMON_IMAGE_FIELDS, MaxLayersField)
+    core_fields = (*_IMAGE_FIELDS, MaxLayersField)
     help = help_text(
         f"""
         A reproducible container image with one layer per store path, built without a daemon.
@@ -522,5 +92,88 @@ class DockerNixLayeredTarget(Target):
 
         Build it with `{bin_name()} package path/to:image`, then load it with
         `tar -cC dist/path.to/image . | docker load`.
+        """
+    )
+
+
+class DockerNixImageTarget(Target):
+    alias = "docker_nix_image"
+    core_fields = (
+        *_IMAGE_FIELDS,
+        KeepContentsDirlinksField,
+        RunAsRootField,
+        ShadowSetupField,
+        DiskSizeField,
+    )
+    help = help_text(
+        f"""
+        A reproducible container image with one layer, on top of a base image or alone, built
+        without a daemon.
+
+        The layer has all store paths of `contents` that the base does not have, and links that
+        make the contents appear at `/`. A script in `run_as_root` can change the whole root file
+        system.
+
+            docker_nix_pull(name="debian", image_name="debian", image_digest="sha256:…")
+
+            docker_nix_image(
+                name="image",
+                from_image=":debian",
+                contents=[":app"],
+                run_as_root="useradd --system app",
+                config={{"Entrypoint": ["/bin/app"], "User": "app"}},
+            )
+
+        Prefer `docker_nix_layered` where no `run_as_root` is needed: its layers are cached and
+        shared one by one. Build it with `{bin_name()} package path/to:image`.
+        """
+    )
+
+
+class DockerNixPullTarget(Target):
+    alias = "docker_nix_pull"
+    core_fields = (
+        *_COMMON_FIELDS,
+        *_PLATFORM_FIELDS,
+        PullImageNameField,
+        PullImageDigestField,
+        FinalImageNameField,
+        FinalImageTagField,
+        OutputFormatField,
+    )
+    help = help_text(
+        f"""
+        An image in a registry, by its digest: for the `from_image` of other images.
+
+        It is fetched with `skopeo`, which must be installed, once: what was fetched is verified
+        against its digests and cached, locally and remotely. Layers are fetched only when something
+        needs their bytes.
+
+            docker_nix_pull(
+                name="debian",
+                image_name="registry.example.com/debian",
+                image_digest="sha256:…",
+            )
+
+        `{bin_name()} package` writes the image as it is in the registry.
+        """
+    )
+
+
+class DockerNixExportTarget(Target):
+    alias = "docker_nix_export"
+    core_fields = (
+        *_COMMON_FIELDS,
+        ExportFromImageField,
+        FromImageNameField,
+        FromImageTagField,
+    )
+    help = help_text(
+        """
+        The root file system of an image as one tar: all layers applied in order, without what they
+        delete.
+
+        The tar is reproducible: names are sorted, times are one second after the epoch, owners are
+        numbers. It can be the `contents` of another image, which then has it as one store path.
         """
     )

@@ -270,6 +270,9 @@ class HistoryEntry:
     created_by: str
     comment: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        return {"created": self.created, "created_by": self.created_by, "comment": self.comment}
+
 
 def to_json_bytes(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, UTF-8. The same value gives the same bytes."""
@@ -282,26 +285,20 @@ def image_config_json(
     created: str,
     platform: Platform,
     diff_ids: Sequence[str],
-    history: Sequence[HistoryEntry],
+    history: Sequence[Mapping[str, Any]],
 ) -> bytes:
     """The OCI image configuration blob. Its SHA-256 is the image ID.
 
     :param config: what check_config returned, with store path references replaced.
     :param diff_ids: `sha256:…` of each layer's uncompressed tar, lowest first.
+    :param history: one line for each layer, and those of steps that made no layer.
     """
-    assert len(diff_ids) == len(history), "each layer has one line of history"
-    lines = []
-    for entry in history:
-        line = {"created": entry.created, "created_by": entry.created_by}
-        if entry.comment:
-            line["comment"] = entry.comment
-        lines.append(line)
     return to_json_bytes(
         {
             **platform.to_json(),
             "config": dict(config),
             "created": created,
-            "history": lines,
+            "history": list(history),
             "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
         }
     )

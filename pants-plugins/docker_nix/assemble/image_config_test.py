@@ -103,7 +103,7 @@ def test_config_json() -> None:
         created="1970-01-01T00:00:01Z",
         platform=Platform("arm64", "linux", "v8"),
         diff_ids=["sha256:aa"],
-        history=[HistoryEntry("1970-01-01T00:00:01Z", "x", "y")],
+        history=[HistoryEntry("1970-01-01T00:00:01Z", "x", "y").to_json()],
     )
     assert json.loads(blob) == {
         "architecture": "arm64",

@@ -20,6 +20,13 @@ LAYER_TYPES = {
     "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
     "none": "application/vnd.oci.image.layer.v1.tar",
 }
+# Those of Docker's registry, "Image Manifest V 2, Schema 2", and the same layers in OCI's words.
+_COMPRESSIONS = {
+    **{media_type: compression for compression, media_type in LAYER_TYPES.items()},
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
+    "application/vnd.docker.image.rootfs.diff.tar": "none",
+}
 OCI_LAYOUT = to_json_bytes({"imageLayoutVersion": "1.0.0"})
 
 
@@ -42,6 +49,22 @@ class Descriptor:
 
     def to_json(self) -> Dict[str, Any]:
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+
+
+def compression_of(media_type: str) -> str:
+    """`gzip`, `zstd` or `none`, by the media type of a layer, which may be OCI's or Docker's.
+
+    Raises ValueError for one that no image built on top can have.
+    """
+    if media_type in _COMPRESSIONS:
+        return _COMPRESSIONS[media_type]
+    if "foreign" in media_type or "nondistributable" in media_type:
+        kind = "which may not be distributed"
+    elif "encrypted" in media_type:
+        kind = "which is encrypted"
+    else:
+        kind = "which is not a layer of files"
+    raise ValueError(f"a layer with the media type {media_type!r}, {kind}")
 
 
 def blob_path(digest: str) -> str:

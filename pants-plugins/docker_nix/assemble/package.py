@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import posixpath
+from dataclasses import dataclass
 from typing import Dict, Iterable, Tuple, Union
 
-from pants.core.goals.package import BuiltPackage, BuiltPackageArtifact, PackageFieldSet
+from pants.core.goals.package import (
+    BuiltPackage,
+    BuiltPackageArtifact,
+    OutputPathField,
+    PackageFieldSet,
+)
+from pants.engine.addresses import Address
 from pants.engine.fs import (
     AddPrefix,
     CreateDigest,
@@ -15,16 +21,31 @@ from pants.engine.fs import (
     FileEntry,
     MergeDigests,
 )
-from pants.engine.rules import Get, collect_rules, rule
+from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
 from docker_nix.assemble import manifest as oci
 from docker_nix.assemble.docker_info import ImageName, LayerInfo, docker_info_json
+from docker_nix.assemble.image import BuiltImage
 from docker_nix.assemble.image_config import to_json_bytes
-from docker_nix.assemble.rules import BuiltImage, LayeredImageFieldSet, layer_descriptor
+from docker_nix.assemble.rules import LayeredImageFieldSet, SingleImageFieldSet
+from docker_nix.base.types import Blobs, BlobsRequest, LayerIndex, LayerIndexRequest
 from docker_nix.errors import DockerNixError, field_error
+from docker_nix.image_fields import OutputFormatField
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
+from docker_nix.output_path import checked_output_path
+from docker_nix.pull.rules import PullFieldSet
+
+
+@dataclass(frozen=True)
+class PackageImageRequest:
+    """A request to write `image` as its target's fields say."""
+
+    image: BuiltImage
+    address: Address
+    output_format: OutputFormatField
+    output_path: OutputPathField
 
 
 def _names(image: BuiltImage) -> Tuple[ImageName, ...]:
@@ -34,10 +55,10 @@ def _names(image: BuiltImage) -> Tuple[ImageName, ...]:
 def _docker_info(image: BuiltImage, output_format: str) -> bytes:
     layers = [
         LayerInfo(
-            kind="customisation" if layer.has_root else "store",
-            digest=layer.digest,
-            media_type=layer_descriptor(layer).media_type,
-            size=layer.blob.serialized_bytes_length,
+            kind=layer.kind,
+            digest=layer.descriptor.digest,
+            media_type=layer.descriptor.media_type,
+            size=layer.descriptor.size,
             diff_id=layer.diff_id,
             diff_size=layer.diff_size,
             store_paths=tuple(
@@ -52,10 +73,9 @@ def _docker_info(image: BuiltImage, output_format: str) -> bytes:
         )
         for layer in image.layers
     ]
-    manifest = oci.Descriptor.of(oci.MANIFEST_TYPE, image.manifest_json)
     return docker_info_json(
         image_id=image.image_id,
-        digest=manifest.digest if output_format == "oci" else None,
+        digest=image.manifest.digest if output_format == "oci" else None,
         names=_names(image),
         platform=image.platform,
         output_format=output_format,
@@ -65,8 +85,9 @@ def _docker_info(image: BuiltImage, output_format: str) -> bytes:
 
 async def _oci_layout(image: BuiltImage) -> Digest:
     """An OCI image layout that `docker load` takes too. The layers are named, not read."""
-    manifest = oci.Descriptor.of(oci.MANIFEST_TYPE, image.manifest_json)
-    layers = [layer_descriptor(layer) for layer in image.layers]
+    manifest = image.manifest
+    layers = [layer.descriptor for layer in image.layers]
+    await Get(Blobs, BlobsRequest(image.layers))
     files: Dict[str, Union[FileContent, FileEntry]] = {
         descriptor.path: FileEntry(descriptor.path, layer.blob)
         for descriptor, layer in zip(layers, image.layers)
@@ -91,7 +112,16 @@ async def _oci_layout(image: BuiltImage) -> Digest:
 
 async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
     """One tar for old tools. It has the layers in it, so it is made by a process."""
-    blobs = {oci.blob_path(layer.digest): layer for layer in image.layers}
+    await Get(Blobs, BlobsRequest(image.layers))
+    blobs = {layer.descriptor.path: layer for layer in image.layers}
+    # The layers of a base were not packed here, so their sizes come from their indexes.
+    unknown = [layer for layer in image.layers if layer.diff_size is None]
+    indexes = await MultiGet(Get(LayerIndex, LayerIndexRequest(layer)) for layer in unknown)
+    sizes = {layer.diff_id: layer.diff_size for layer in image.layers}
+    sizes.update(
+        (layer.diff_id, one.index["diff_size"]) for layer, one in zip(unknown, indexes)
+    )
+    zstd = any(layer.compression == "zstd" for layer in image.layers)
     inputs = await Get(
         Digest,
         CreateDigest(
@@ -113,10 +143,10 @@ async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
                     "repo_tags": [name.full for name in _names(image)],
                     "layers": [
                         {
-                            "file": f"in/{oci.blob_path(layer.digest)}",
+                            "file": f"in/{layer.descriptor.path}",
                             "compression": layer.compression,
                             "diff_id": layer.diff_id,
-                            "diff_size": layer.diff_size,
+                            "diff_size": sizes[layer.diff_id],
                         }
                         for layer in image.layers
                     ],
@@ -124,7 +154,7 @@ async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
             ),
             input_digest,
             ("image.tar",),
-            (),
+            ("zstd",) if zstd else (),
             description="Writing a docker-archive",
         ),
     )
@@ -133,52 +163,27 @@ async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
     return await Get(Digest, CreateDigest([FileEntry(file_name, archive.file_digest)]))
 
 
-def _output_path(field_set: LayeredImageFieldSet, ending: str) -> str:
-    path = field_set.output_path.value_or_default(file_ending=ending or None)
-    if posixpath.isabs(path) or posixpath.normpath(path) != path or path in (".", ".."):
-        relative = False
-    else:
-        relative = not path.startswith("../")
-    if not relative:
-        raise field_error(
-            field_set.address,
-            "output_path",
-            f"is {path!r}, which is not a plain path below the distdir.",
-            "Write it as 'images/app', without a leading or trailing '/', './' or '..'.",
-        )
-    return path
-
-
 @rule(desc="Package an image", level=LogLevel.DEBUG)
-async def package_layered_image(field_set: LayeredImageFieldSet) -> BuiltPackage:
-    output_format = field_set.output_format.value
+async def package_image(request: PackageImageRequest) -> BuiltPackage:
+    image, output_format = request.image, request.output_format.value
     archive = output_format == "docker-archive"
-    if archive and field_set.compression.value == "zstd":
-        raise field_error(
-            field_set.address,
-            "compression",
-            "is 'zstd', but a docker-archive holds its layers uncompressed.",
-            "Remove it, or use output_format='oci'.",
-        )
-    path = _output_path(field_set, "tar" if archive else "")
-    image = await Get(BuiltImage, LayeredImageFieldSet, field_set)
-
-    if archive:
-        try:
+    path = checked_output_path(request.output_path, "tar" if archive else None)
+    try:
+        if archive:
             output = await _docker_archive(image, path)
-        except ToolFailed as e:
-            raise DockerNixError(f"The target {field_set.address} cannot be built. {e}") from e
-        load = f"docker load -i {path}"
-    else:
-        output = await Get(Digest, AddPrefix(await _oci_layout(image), path))
-        load = f"tar -cC {path} . | docker load"
+            load = f"docker load -i {path}"
+        else:
+            output = await Get(Digest, AddPrefix(await _oci_layout(image), path))
+            load = f"tar -cC {path} . | docker load"
+    except ToolFailed as e:
+        raise DockerNixError(f"The target {request.address} cannot be built. {e}") from e
     stem = path[: -len(".tar")] if path.endswith(".tar") else path
     info_path = f"{stem}.docker-info.json"
     info = await Get(
         Digest, CreateDigest([FileContent(info_path, _docker_info(image, output_format))])
     )
     digest = await Get(Digest, MergeDigests((output, info)))
-    size = sum(layer.blob.serialized_bytes_length for layer in image.layers)
+    size = sum(layer.descriptor.size for layer in image.layers)
     return BuiltPackage(
         digest,
         (
@@ -196,5 +201,50 @@ async def package_layered_image(field_set: LayeredImageFieldSet) -> BuiltPackage
     )
 
 
+@rule
+async def package_layered_image(field_set: LayeredImageFieldSet) -> BuiltPackage:
+    if field_set.output_format.value == "docker-archive" and field_set.compression.value == "zstd":
+        raise field_error(
+            field_set.address,
+            "compression",
+            "is 'zstd', but a docker-archive holds its layers uncompressed.",
+            "Remove it, or use output_format='oci'.",
+        )
+    image = await Get(BuiltImage, LayeredImageFieldSet, field_set)
+    return await Get(
+        BuiltPackage,
+        PackageImageRequest(
+            image, field_set.address, field_set.output_format, field_set.output_path
+        ),
+    )
+
+
+@rule
+async def package_single_image(field_set: SingleImageFieldSet) -> BuiltPackage:
+    image = await Get(BuiltImage, SingleImageFieldSet, field_set)
+    return await Get(
+        BuiltPackage,
+        PackageImageRequest(
+            image, field_set.address, field_set.output_format, field_set.output_path
+        ),
+    )
+
+
+@rule
+async def package_pulled_image(field_set: PullFieldSet) -> BuiltPackage:
+    image = await Get(BuiltImage, PullFieldSet, field_set)
+    return await Get(
+        BuiltPackage,
+        PackageImageRequest(
+            image, field_set.address, field_set.output_format, field_set.output_path
+        ),
+    )
+
+
 def rules() -> Iterable[object]:
-    return (*collect_rules(), UnionRule(PackageFieldSet, LayeredImageFieldSet))
+    return (
+        *collect_rules(),
+        UnionRule(PackageFieldSet, LayeredImageFieldSet),
+        UnionRule(PackageFieldSet, SingleImageFieldSet),
+        UnionRule(PackageFieldSet, PullFieldSet),
+    )

@@ -1,14 +1,17 @@
 """The link farm: what the customisation layer puts at `/` for the contents of an image.
 
 Directories are real directories, so that contents merge and programs can write beside the links;
-files are links into the store. A symlink among the contents stays what it was.
+files are links into the store. A symlink among the contents stays what it was. On a base image,
+what it has stays too: its symlinks to directories are followed, its directories keep their modes.
 """
 
 from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass, replace
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
+
+from docker_nix.layer.tool.symlinks import follow
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,30 @@ class Entry:
         return "an executable file" if self.kind == "x" else "a file"
 
 
+# `("d", path)`, with the mode, uid and gid of a directory that the base image has, or
+# `("l", path, target)`.
+Link = Tuple[Union[str, int], ...]
+
+
+class BaseFiles(Protocol):
+    """What must be known of the files of a base image, by their paths without a leading slash."""
+
+    def what(self, path: str) -> Optional[str]:
+        """What is at `path`, in words; None for nothing and for a directory."""
+
+    def symlink(self, path: str) -> Optional[str]:
+        """The text of the symlink at `path`, None for anything else."""
+
+    def directory(self, path: str) -> Optional[Tuple[int, int, int]]:
+        """The mode, uid and gid of the directory at `path`, None for anything else."""
+
+    def owner(self, path: str) -> Optional[Tuple[int, int]]:
+        """The uid and gid of what is at `path`."""
+
+
+
 class Collision(ValueError):
-    """Two contents that want different things at one path."""
+    """Two contents, or a content and the base image, that want different things at one path."""
 
 
 class HashesNeeded(Exception):
@@ -75,9 +100,10 @@ class _LinkedDirectories:
     other programs then, not into a directory that takes the place of the link.
     """
 
-    _MOST_LINKS = 40  # as many as Linux follows
-
-    def __init__(self, trees: Sequence[Tuple[str, Sequence[Entry]]]) -> None:
+    def __init__(
+        self, trees: Sequence[Tuple[str, Sequence[Entry]]], base: Optional[BaseFiles]
+    ) -> None:
+        self._base = base
         links = [entry for _, entries in trees for entry in entries if entry.kind == "l"]
         self._links = {entry.path: entry.target for entry in links}
         self._memo: Dict[str, Optional[str]] = {"": ""}
@@ -95,41 +121,36 @@ class _LinkedDirectories:
         return f"{followed}/{name}" if followed else (None if followed is None else name)
 
     def _follow(self, directory: str) -> Optional[str]:
-        pending = directory.split("/")
-        done: List[str] = []
-        followed = 0
-        while pending:
-            part = pending.pop(0)
-            if part in ("", ".", ".."):
-                del done[len(done) - (part == "..") :]
-                continue
-            target = self._links.get("/".join([*done, part]))
-            if target is None:
-                done.append(part)
-                continue
-            followed += 1
-            if followed > self._MOST_LINKS:
-                return None
-            if target.startswith("/"):
-                done = []
-            pending[:0] = target.split("/")
-        return None if followed and done[:2] == ["nix", "store"] else "/".join(done)
+        place, by_symlink = follow(directory, self._symlink)
+        in_store = place is not None and f"{place}/".startswith("nix/store/")
+        return None if by_symlink and in_store else place
+
+    def _symlink(self, path: str) -> Optional[str]:
+        target = self._links.get(path)
+        return self._base.symlink(path) if target is None and self._base else target
 
 
 def link_farm(
-    trees: Sequence[Tuple[str, Sequence[Entry]]], origins: Mapping[str, str]
-) -> Tuple[Tuple[str, ...], ...]:
-    """The entries of the customisation layer: `("d", path)` and `("l", path, target)`, sorted.
+    trees: Sequence[Tuple[str, Sequence[Entry]]],
+    origins: Mapping[str, str],
+    base: Optional[BaseFiles] = None,
+    owner_ids: Tuple[int, int] = (0, 0),
+) -> Tuple[Link, ...]:
+    """The entries of the customisation layer, sorted.
 
     :param trees: store path and entries of each content, in the order of `contents`.
     :param origins: what to call a store path's content in an error, by store path.
+    :param owner_ids: uid and gid of the entries, which tell whether the base has the same.
 
-    The same file in two contents is linked once, to the first of them. Where one content has a
-    symlink to a directory and another a directory, the other's files go where the link leads.
+    The same file in two contents is linked once, to the first of them. Where one content, or the
+    base, has a symlink to a directory and another a directory, the other's files go where the link
+    leads. What the base has already is left out.
+
     Raises Collision where two contents have different files, or a file and a directory, at the
-    same path, and HashesNeeded where that cannot be told.
+    same path, or one would hide a directory of the base, and HashesNeeded where that cannot be
+    told.
     """
-    linked = _LinkedDirectories(trees)
+    linked = _LinkedDirectories(trees, base)
     owner: Dict[str, Tuple[str, Entry]] = {}
     directories: Dict[str, str] = {}
 
@@ -140,9 +161,10 @@ def link_farm(
         for entry in entries:
             place = linked.place(entry.path + "/." if entry.kind == "d" else entry.path)
             if place is None:
+                whose = "another content or the base image" if base else "another content"
                 raise Collision(
-                    f"/{entry.path} of {origins[store_path]} lies below a symlink of another "
-                    "content that leads into the store or in a circle"
+                    f"/{entry.path} of {origins[store_path]} lies below a symlink of {whose} that "
+                    "leads into the store or in a circle"
                 )
             for directory in _parents(place):
                 if directory in directories:
@@ -164,16 +186,45 @@ def link_farm(
                 difference = " with other content" if was.what == entry.what else ""
                 raise clash(place, first, was.what, store_path, entry.what + difference)
 
-    links: List[Tuple[str, ...]] = [("d", path) for path in directories]
+    links: List[Link] = []
     for place, (store_path, entry) in owner.items():
         stays = entry.target.startswith("/") or (
             place == entry.path and not _escapes(place, entry.target)
         )
-        if entry.kind == "l" and stays:
-            links.append(("l", place, entry.target))
-        else:
-            links.append(("l", place, f"{store_path}/{entry.path}"))
-    return tuple(sorted(links, key=lambda link: link[1].encode("utf-8", "surrogateescape")))
+        target = entry.target if entry.kind == "l" and stays else f"{store_path}/{entry.path}"
+        if base is None:
+            links.append(("l", place, target))
+        elif (base.symlink(place), base.owner(place)) != (target, owner_ids):
+            followed, _ = follow(place, base.symlink)
+            if followed is not None and base.directory(followed):
+                raise Collision(
+                    f"/{place} is a directory in the base image and {entry.what} in "
+                    f"{origins[store_path]}"
+                )
+            links.append(("l", place, target))
+    for path, store_path in directories.items():
+        was_there = base.what(path) if base else None
+        if was_there is not None:
+            raise Collision(
+                f"/{path} is {was_there} in the base image and a directory in {origins[store_path]}"
+            )
+    links += _directories(directories, [str(link[1]) for link in links], base)
+    return tuple(sorted(links, key=lambda link: str(link[1]).encode("utf-8", "surrogateescape")))
+
+
+def _directories(
+    directories: Iterable[str], places: Iterable[str], base: Optional[BaseFiles]
+) -> Iterable[Link]:
+    """The directories that the layer must have: new ones, and those above what it has."""
+    if base is None:
+        yield from (("d", path) for path in directories)
+        return
+    needed = {directory for place in places for directory in _parents(place)}
+    for path in directories:
+        if not base.directory(path):
+            needed.update((path, *_parents(path)))
+    for path in needed:
+        yield ("d", path, *(base.directory(path) or ()))
 
 
 _NAME_MAX = 255

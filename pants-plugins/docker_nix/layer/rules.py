@@ -29,7 +29,7 @@ from pants.util.logging import LogLevel
 
 from docker_nix.errors import DockerNixError
 from docker_nix.layer import native_libraries, tool_process
-from docker_nix.layer.links import Entry
+from docker_nix.layer.links import Entry, Link
 from docker_nix.layer.tool_process import ToolResult, ToolRun
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
 from docker_nix.subsystem import DockerNixSubsystem
@@ -38,21 +38,63 @@ _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
+class StorePathInfo:
+    """What the layer process found out about a store path while packing it."""
+
+    path: str
+    nar_hash: str
+    nar_size: int
+    references: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RootScript:
+    """A script that runs as root in the whole root file system.
+
+    :param text: `run_as_root`, its store path references replaced; it may be empty.
+    :param base_layers: blob and diff ID of the base image's layers, the lowest first.
+    :param disk_mib: how much the script may write.
+    :param shadow_setup: whether to make `/etc/passwd` and what belongs to it.
+    """
+
+    text: str
+    base_layers: Tuple[Tuple[FileDigest, str], ...]
+    disk_mib: int
+    shadow_setup: bool
+
+
+@dataclass(frozen=True)
+class NixDatabase:
+    """A Nix database for an image.
+
+    :param roots: the store paths that garbage collection keeps.
+    :param others: the store paths that are not in the same layer.
+    """
+
+    roots: Tuple[str, ...]
+    others: Tuple[StorePathInfo, ...]
+
+
+@dataclass(frozen=True)
 class RootPart:
     """What the customisation layer puts at `/`.
 
-    :param links: `("d", path)` and `("l", path, target)` entries.
+    :param links: see `layer.links.link_farm`.
     :param script: `extra_commands`, its store path references replaced.
     :param script_store: the store paths that the script may read.
     :param tools: names of programs for the script.
+    :param base: for a script, the entries of the base image, as the only file `base.json`.
     """
 
-    links: Tuple[Tuple[str, ...], ...]
+    links: Tuple[Link, ...]
     script: Optional[str]
     script_store: Tuple[StoreObject, ...]
     tools: Tuple[str, ...]
     uid: int
     gid: int
+    base: Optional[Digest] = None
+    root_script: Optional[RootScript] = None
+    nix_db: Optional[NixDatabase] = None
 
 
 @dataclass(frozen=True)
@@ -65,16 +107,6 @@ class LayerRequest:
     objects: Tuple[StoreObject, ...]
     compression: str
     root: Optional[RootPart] = None
-
-
-@dataclass(frozen=True)
-class StorePathInfo:
-    """What the layer process found out about a store path while packing it."""
-
-    path: str
-    nar_hash: str
-    nar_size: int
-    references: Tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -173,9 +205,39 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
     return _PackInput(spec, [*shallow_digests, *deep_digests], size)
 
 
+def _database_spec(database: NixDatabase, objects: Tuple[StoreObject, ...]) -> Dict[str, Any]:
+    return {
+        "roots": database.roots,
+        "paths": [
+            [info.path, info.nar_hash, info.nar_size, info.references] for info in database.others
+        ],
+        "here": {obj.path: obj.references for obj in objects},
+    }
+
+
+def _root_script_spec(script: RootScript) -> Dict[str, Any]:
+    return {
+        "text": script.text,
+        "disk_mib": script.disk_mib,
+        "shadow_setup": script.shadow_setup,
+        "layers": [
+            {"file": f"base/{blob.fingerprint}", "diff_id": diff_id}
+            for blob, diff_id in script.base_layers
+        ],
+    }
+
+
+async def _base_layers(script: RootScript) -> Digest:
+    blobs = {blob.fingerprint: blob for blob, _ in script.base_layers}
+    return await Get(
+        Digest, CreateDigest(FileEntry(f"base/{name}", blob) for name, blob in blobs.items())
+    )
+
+
 def _libraries(request: LayerRequest, objects: Tuple[StoreObject, ...]) -> Tuple[str, ...]:
     libraries = {"gzip": {"deflate"}, "zstd": {"zstd"}, "none": set()}[request.compression]
-    if any(obj.unpack == "tar.zst" for obj in objects):
+    as_root = request.root is not None and request.root.root_script is not None
+    if as_root or any(obj.unpack == "tar.zst" for obj in objects):
         libraries |= {"zstd"}
     return tuple(sorted(libraries))
 
@@ -209,7 +271,15 @@ async def pack_layer(
             "script": root.script,
             "store": [],
             "path": None,
+            "base": None,
+            "nix_db": root.nix_db and _database_spec(root.nix_db, request.objects),
+            "as_root": root.root_script and _root_script_spec(root.root_script),
         }
+        if root.root_script:
+            digests.append(await _base_layers(root.root_script))
+        if root.script is not None and root.base is not None:
+            digests.append(root.base)
+            spec["root"]["base"] = "base.json"
         if root.script is not None and root.script_store:
             readable = await _pack_input(root.script_store)
             digests.extend(readable.digests)

@@ -44,6 +44,8 @@ _PACKAGE = "docker_nix.layer.tool"
 # Pants starts a process while it still looks it up in the remote cache, unless it is told to wait.
 # After a miss or an error it waits no longer; this is for a cache that is slow to answer.
 _CACHE_HEAD_START_MILLIS = 10_000
+# The commands that may take long, and so are shown as they run.
+_SHOWN = ("pack", "pull-layers", "export")
 
 # Writes the first interpreter that works to the cache, in one step, so that a process that starts
 # at the same time sees the old one or the new one.
@@ -87,11 +89,12 @@ class LayerToolRequest:
 class ToolRun:
     """A run of the layer tool.
 
-    :param command: `pack`, `index` or `docker-archive`.
+    :param command: one of those in the tool's `cli.py`.
     :param spec: what goes into the JSON file that the command reads. Content only: no name, tag,
         address or path of the machine belongs there.
     :param input_digest: the input trees.
-    :param outputs: the files the command writes, all of them required.
+    :param outputs: the files the command writes.
+    :param output_directories: the directories it writes.
     :param cores: how many cores the command can make use of.
     """
 
@@ -102,6 +105,7 @@ class ToolRun:
     libraries: Tuple[str, ...]
     cores: int = 1
     immutable_inputs: FrozenDict[str, Digest] = FrozenDict()
+    output_directories: Tuple[str, ...] = ()
     description: str = field(default="", compare=False)
 
 
@@ -209,10 +213,11 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
             immutable_input_digests={_TOOL_DIR: tool.digest, **run.immutable_inputs},
             append_only_caches=_CACHES,
             output_files=run.outputs,
+            output_directories=run.output_directories,
             concurrency_available=run.cores if threads else 0,
             remote_cache_speculation_delay_millis=_CACHE_HEAD_START_MILLIS,
             description=run.description,
-            level=LogLevel.INFO if run.command == "pack" else LogLevel.DEBUG,
+            level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,
         ),
     )
     if result.exit_code != 0:

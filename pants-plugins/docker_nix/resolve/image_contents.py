@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Iterable, List
+from typing import Dict, Iterable, List, Optional, Union
 
 from pants.engine.addresses import Address, Addresses, UnparsedAddressInputs
 from pants.engine.internals.native_engine import IntrinsicError
@@ -27,7 +27,12 @@ from docker_nix.resolve.types import (
     ResolveAddressRequest,
     StoreClosure,
 )
-from docker_nix.target_types import ContentsField, ExtraCommandsField, ImageConfigField
+from docker_nix.image_fields import (
+    ContentsField,
+    ExtraCommandsField,
+    ImageConfigField,
+    RunAsRootField,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class ImageContentsRequest:
     contents: ContentsField
     config: ImageConfigField
     extra_commands: ExtraCommandsField
+    run_as_root: Optional[RunAsRootField] = None
 
     @property
     def address(self) -> Address:
@@ -50,7 +56,9 @@ class ImageContents:
     :param closure: all of them; its `roots` are what appears at `/`.
     :param listings: the entries of each root.
     :param config_paths: the store path of each address that the config names, as spelled there.
-    :param script: the closures of the addresses that the script names, likewise.
+    :param script_paths: those of the addresses that `extra_commands` names, likewise.
+    :param script_closure: the store paths that `extra_commands` may read.
+    :param root_paths: those of the addresses that `run_as_root` names.
     """
 
     closure: StoreClosure
@@ -58,6 +66,7 @@ class ImageContents:
     config_paths: FrozenDict[str, str]
     script_paths: FrozenDict[str, str]
     script_closure: StoreClosure
+    root_paths: FrozenDict[str, str]
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,12 @@ class _NamedAddresses:
 
 def _config_references(config: ImageConfigField) -> List[Reference]:
     return [ref for parts in config.parts() for ref in references(parts)]
+
+
+def _script_references(
+    script: Union[ExtraCommandsField, RunAsRootField, None]
+) -> List[Reference]:
+    return list(references(script.parts())) if script else []
 
 
 async def _addresses(owner: Address, alias: str, refs: List[Reference]) -> _NamedAddresses:
@@ -124,15 +139,17 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
     )
     in_config = await _addresses(owner, "config", _config_references(request.config))
     in_script = await _addresses(
-        owner, "extra_commands", list(references(request.extra_commands.parts()))
+        owner, "extra_commands", _script_references(request.extra_commands)
     )
-    everything = {*contents, *in_config.addresses.values(), *in_script.addresses.values()}
+    in_root = await _addresses(owner, "run_as_root", _script_references(request.run_as_root))
+    fields = {
+        "contents": contents,
+        "config": in_config.addresses.values(),
+        "extra_commands": in_script.addresses.values(),
+        "run_as_root": in_root.addresses.values(),
+    }
+    everything = {address for addresses in fields.values() for address in addresses}
     if owner in everything:
-        fields = {
-            "contents": contents,
-            "config": in_config.addresses.values(),
-            "extra_commands": in_script.addresses.values(),
-        }
         field = next(name for name, addresses in fields.items() if owner in addresses)
         raise field_error(
             owner, field, "names the target itself.", "Remove it: an image cannot hold itself."
@@ -146,6 +163,7 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
         )
         by_config = await _closures(owner, in_config)
         by_script = await _closures(owner, in_script)
+        by_root = await _closures(owner, in_root)
     except IntrinsicError as e:
         if "contained a cycle" not in str(e):
             raise
@@ -154,7 +172,9 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
             "inside.\n\nRemove it from that package, or that package from the contents."
         ) from e
     visible = StoreClosure.merge(listed)
-    referred = StoreClosure.merge([*by_config.values(), *by_script.values()])
+    referred = StoreClosure.merge(
+        [*by_config.values(), *by_script.values(), *by_root.values()]
+    )
     closure = StoreClosure(visible.roots, StoreClosure.merge([visible, referred]).objects)
 
     listings = await MultiGet(
@@ -183,6 +203,7 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
         _own_paths(by_config),
         _own_paths(by_script),
         StoreClosure.merge(by_script.values()),
+        _own_paths(by_root),
     )
 
 
@@ -192,6 +213,7 @@ class ReferencesFieldSet(FieldSet):
 
     config: ImageConfigField
     extra_commands: ExtraCommandsField
+    run_as_root: RunAsRootField
 
 
 class InferReferencedTargets(InferDependenciesRequest):
@@ -200,12 +222,15 @@ class InferReferencedTargets(InferDependenciesRequest):
 
 @rule(desc="Infer dependencies from store path references", level=LogLevel.DEBUG)
 async def infer_referenced_targets(request: InferReferencedTargets) -> InferredDependencies:
-    field_set = request.field_set
-    in_config = await _addresses(field_set.address, "config", _config_references(field_set.config))
-    in_script = await _addresses(
-        field_set.address, "extra_commands", list(references(field_set.extra_commands.parts()))
+    fields: ReferencesFieldSet = request.field_set
+    named = (
+        await _addresses(fields.address, "config", _config_references(fields.config)),
+        await _addresses(
+            fields.address, "extra_commands", _script_references(fields.extra_commands)
+        ),
+        await _addresses(fields.address, "run_as_root", _script_references(fields.run_as_root)),
     )
-    return InferredDependencies((*in_config.addresses.values(), *in_script.addresses.values()))
+    return InferredDependencies(address for one in named for address in one.addresses.values())
 
 
 def rules() -> Iterable[object]:

@@ -27,7 +27,8 @@ from docker_nix.resolve.types import (
     StoreObject,
     archive_format,
 )
-from docker_nix.target_types import ContentsField
+from docker_nix.base_fields import PullImageDigestField
+from docker_nix.image_fields import ContentsField
 
 TreeEntry = Union[FileEntry, SymlinkEntry, Directory]
 
@@ -54,10 +55,11 @@ def _placed(entries: Sequence[TreeEntry], artifacts: Sequence[str]) -> List[Tree
 @rule(desc="Resolve a package to a store path", level=LogLevel.DEBUG)
 async def resolve_package(request: PackageClosureRequest) -> StoreClosure:
     target = request.target
-    if target.has_field(ContentsField):
+    if target.has_field(ContentsField) or target.has_field(PullImageDigestField):
         raise DockerNixError(
             f"The target {target.address} is an image, and an image cannot be one of the contents "
-            "of an image.\n\nList the contents of that image instead."
+            "of an image.\n\nName it in 'from_image' to build on top of it, list the contents of "
+            "that image, or its root file system (a `docker_nix_export`)."
         )
     field_sets = await Get(FieldSetsPerTarget, FieldSetsPerTargetRequest(PackageFieldSet, [target]))
     packages = await MultiGet(

@@ -7,6 +7,18 @@ import sys
 
 MINIMUM_PYTHON = (3, 8)
 
+# Each with its module and function, which takes the other arguments and the libraries' directory.
+COMMANDS = {
+    "pack": ("pack", "main"),
+    "index": ("archive", "main"),
+    "layer-index": ("layer_index", "main"),
+    "split-archive": ("image_archive", "main"),
+    "pull-manifest": ("pull", "pull_manifest"),
+    "pull-layers": ("pull", "pull_layers"),
+    "export": ("export", "main"),
+    "docker-archive": ("docker_archive", "main"),
+}
+
 
 def main() -> None:
     """Runs the command that the arguments name; on failure prints one line and exits with 1."""
@@ -29,20 +41,12 @@ def _run(args: "list[str]") -> None:
     from docker_nix.layer.tool.errors import ToolError
 
     command = args[0] if args else ""
-    if command == "pack":
-        from docker_nix.layer.tool.pack import main as pack
-
-        pack(args[1:], _lib_dir())
-    elif command == "index":
-        from docker_nix.layer.tool.archive import main as index
-
-        index(args[1:], _lib_dir())
-    elif command == "docker-archive":
-        from docker_nix.layer.tool.docker_archive import main as docker_archive
-
-        docker_archive(args[1:], _lib_dir())
-    else:
-        raise ToolError("unknown command {!r}: use pack, index or docker-archive".format(command))
+    if command not in COMMANDS:
+        raise ToolError("unknown command {!r}: use {}".format(command, ", ".join(COMMANDS)))
+    # Imported now because it takes time, and each command has modules of its own.
+    module, function = COMMANDS[command]
+    imported = __import__("docker_nix.layer.tool." + module, fromlist=[function])
+    getattr(imported, function)(args[1:], _lib_dir())
 
 
 def _lib_dir() -> str:

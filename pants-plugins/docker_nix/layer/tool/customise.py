@@ -19,7 +19,7 @@ from docker_nix.layer.tool.tar_format import DIRECTORY, FILE, HARDLINK, SYMLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small layer
-    from typing import Any, Iterable
+    from typing import Any, Iterable, Mapping
 
 _SPECIAL = {
     stat.S_IFIFO: "a fifo",
@@ -29,25 +29,78 @@ _SPECIAL = {
 }
 
 
-def root_entries(root: dict[str, Any], scratch: str, lib_dir: str) -> list[Entry]:
+def root_entries(
+    root: dict[str, Any],
+    scratch: str,
+    lib_dir: str,
+    hashes: Mapping[str, tuple[str, int]] | None = None,
+) -> list[Entry]:
     """The entries of the customisation part, in no particular order.
 
     :param root: `links` in the form of `entries.link_entries`; `uid` and `gid`, the owner of all;
         `script`, what to run where the links are, or None; for the script, `store`, the store paths
-        that it may read, in the form of a layer's `paths`, and `path`, a directory of programs.
-    :param scratch: a directory for the script, which must stay until the entries are packed.
+        that it may read, in the form of a layer's `paths`, and `path`, a directory of programs;
+        `base`, a file with the entries of the base image (as a JSON list in the form of a layer
+        index) that the script's result is fitted to, or None; `nix_db`, the Nix database (see
+        `_database`), or None.
+    :param scratch: a directory that must stay until the entries are packed.
+    :param hashes: NAR hashes (hexadecimal SHA-256) and sizes of the store paths in this layer.
 
     With a script, modes are those on disk, and files with several names are hard links. Raises
     `ToolError` if the script fails, or makes what is neither a file, a directory nor a symlink.
     """
-    links = link_entries(root["links"])
+    links = link_entries(root["links"], root["uid"], root["gid"])
+    if root.get("nix_db"):
+        _database(root["nix_db"], hashes or {}, links, root, scratch)
     if root["script"] is None:
-        entries = list(links.values())
-    else:
-        entries = _run_script(root, links.values(), scratch, lib_dir)
+        return list(links.values())
+    entries = _run_script(root, links.values(), scratch, lib_dir)
     for entry in entries:
         entry.uid, entry.gid = root["uid"], root["gid"]
+    if root.get("base"):
+        import json
+
+        from docker_nix.layer.tool.on_base import fit
+
+        with open(root["base"], encoding="utf-8") as file:
+            entries = fit(entries, json.load(file))
     return entries
+
+
+def _database(
+    spec: dict[str, Any],
+    hashes: Mapping[str, tuple[str, int]],
+    entries: dict[bytes, Entry],
+    root: dict[str, Any],
+    scratch: str,
+) -> None:
+    """Adds the Nix database to the entries.
+
+    :param spec: `roots`, the store paths for the garbage collector to keep; `paths`, the store
+        paths of other layers as `[path, NAR hash, NAR size, references]`; `here`, the references of
+        those in this layer, by path.
+    """
+    from docker_nix.layer.tool import nix_db
+
+    infos = [nix_db.PathInfo(*path) for path in spec["paths"]]
+    for path, references in spec["here"].items():
+        digest, size = hashes[path.rpartition("/")[2]]
+        infos.append(nix_db.PathInfo(path, f"sha256:{digest}", size, references))
+    os.makedirs(scratch, exist_ok=True)
+    entries.setdefault(b"nix", Entry(b"nix", DIRECTORY, 0o755))
+    for number, (kind, path, *more) in enumerate(nix_db.entries(infos, spec["roots"])):
+        name = to_bytes(path)
+        if kind == "d":
+            entry = Entry(name, DIRECTORY, 0o755)
+        elif kind == "l":
+            entry = Entry(name, SYMLINK, 0o777, link=to_bytes(str(more[0])))
+        else:
+            on_disk = os.path.join(scratch, f"nix-db-{number}")
+            with open(on_disk, "wb") as file:
+                file.write(bytes(more[0]))
+            entry = Entry(name, FILE, 0o644, path=to_bytes(on_disk))
+        entry.uid, entry.gid = root["uid"], root["gid"]
+        entries[name] = entry
 
 
 def _run_script(

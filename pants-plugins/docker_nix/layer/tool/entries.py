@@ -7,7 +7,7 @@ from docker_nix.layer.tool.tar_format import DIRECTORY, FILE, SYMLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small layer
-    from typing import Iterable, Sequence
+    from typing import Any, Iterable, Sequence
 
     from docker_nix.layer.tool.nar_order import NarOrder
 
@@ -66,13 +66,22 @@ def tree_entries(
     return _tree(manifest, name, on_disk, {"f": 0o444, "x": 0o555, "l": 0o777, "d": 0o555})
 
 
-def link_entries(manifest: Iterable[Sequence[str]]) -> dict[bytes, Entry]:
+def link_entries(
+    manifest: Iterable[Sequence[Any]], uid: int = 0, gid: int = 0
+) -> dict[bytes, Entry]:
     """The entries of the symlinks ("l") and directories ("d") in `manifest`, and all parents.
 
-    The form is that of `tree_entries`, with paths relative to the image's root.
+    The form is that of `tree_entries`, with paths relative to the image's root. A directory may
+    have its mode, uid and gid: `["d", path, mode, uid, gid]`. All else belongs to `uid` and `gid`.
     """
     entries = _tree(manifest, b"", b"", {"l": 0o777, "d": 0o755})
     del entries[b""]
+    for entry in entries.values():
+        entry.uid, entry.gid = uid, gid
+    for kind, path, *more in manifest:
+        if kind == "d" and more:
+            entry = entries[to_bytes(path)]
+            entry.mode, entry.uid, entry.gid = more
     return entries
 
 
@@ -125,7 +134,7 @@ def to_bytes(path: str) -> bytes:
 
 
 def _tree(
-    manifest: Iterable[Sequence[str]], name: bytes, on_disk: bytes, modes: dict[str, int]
+    manifest: Iterable[Sequence[Any]], name: bytes, on_disk: bytes, modes: dict[str, int]
 ) -> dict[bytes, Entry]:
     entries: dict[bytes, Entry] = {}
     for kind, path, *target in manifest:

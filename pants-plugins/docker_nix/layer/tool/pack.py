@@ -66,12 +66,17 @@ def thread_count(argument: str) -> int:
 def pack(spec: dict[str, Any], threads: int, lib_dir: str) -> dict[str, Any]:
     """Packs the layer that `spec` describes; returns the content of its metadata."""
     store, nars = _store_part(spec["paths"], lib_dir)
-    entries = sorted_entries(store, _root_part(spec["root"], lib_dir))
+    root = spec["root"]
+    hashes: dict[str, tuple[str, int]] = {}
+    if root and root.get("nix_db"):
+        # The database, a file of the layer, must have them before the layer is written.
+        hashes, nars = _hash_first(store, nars), {}
+    entries = sorted_entries(store, _root_part(root, hashes, lib_dir))
     with BlobWriter(BLOB, codec(spec["compression"], lib_dir), threads) as blob:
         for entry in entries:
             _write_entry(blob, entry)
         blob.write(END)
-    hashes = {name: nar.finish() for name, nar in nars.items()}
+    hashes.update({name: nar.finish() for name, nar in nars.items()})
     return {
         "version": 1,
         "compression": spec["compression"],
@@ -108,12 +113,35 @@ def _store_part(
     return entries, nars
 
 
-def _root_part(root: dict[str, Any] | None, lib_dir: str) -> list[Entry]:
+def _hash_first(store: list[Entry], nars: dict[str, NarOrder]) -> dict[str, tuple[str, int]]:
+    """The NAR hashes and sizes by name, taken from the entries before they are packed."""
+    buffer = memoryview(bytearray(1 << 20))
+    for entry in store:
+        nar, entry.nar = entry.nar, None
+        if nar is None:
+            continue
+        if entry.kind != FILE:
+            nar.add(entry)
+            continue
+        file = InputFile(entry.path)
+        try:
+            nar_data = nar.begin_file(entry, file.size)
+            for chunk in file.chunks(lambda size: buffer[:size]):
+                nar_data(chunk)
+            nar.end_file(entry)
+        finally:
+            file.close()
+    return {name: nar.finish() for name, nar in nars.items()}
+
+
+def _root_part(
+    root: dict[str, Any] | None, hashes: dict[str, tuple[str, int]], lib_dir: str
+) -> list[Entry]:
     if root is None:
         return []
     from docker_nix.layer.tool.customise import root_entries
 
-    return root_entries(root, SCRATCH, lib_dir)
+    return root_entries(root, SCRATCH, lib_dir, hashes)
 
 
 def _write_entry(blob: BlobWriter, entry: Entry) -> None:

@@ -12,6 +12,7 @@ import struct
 
 MTIME = 1
 FILE, HARDLINK, SYMLINK, DIRECTORY = b"0", b"1", b"2", b"5"
+CHARACTER_DEVICE, BLOCK_DEVICE, FIFO = b"3", b"4", b"6"
 
 BLOCK_SIZE = 512
 END = bytes(2 * BLOCK_SIZE)
@@ -27,8 +28,10 @@ _HEADER = struct.Struct("100s 8s 8s 8s 12s 12s 8s c 100s 88s 155s 12x")
 _MTIME_FIELD = b"%011o\0" % MTIME
 _MAGIC = b"ustar\0" + b"00"
 _NO_NAMES = bytes(32 + 32)
-_NO_DEVICE = b"0000000\0" * 2
+_DEVICE = b"%07o\0%07o\0"
+_NO_DEVICE = _DEVICE % (0, 0)
 _CONSTANT = _MAGIC + _NO_NAMES + _NO_DEVICE
+_XATTR = b"SCHILY.xattr."
 _CHECKSUM_AT = 148
 _NO_CHECKSUM = b" " * 8
 
@@ -55,6 +58,49 @@ def header(
     prefix, rest = (b"", name) if len(name) <= _NAME_SIZE else _split(name)
     if rest and len(link) <= _LINK_SIZE and size <= _MAX_SIZE and max(uid, gid) <= _MAX_ID:
         return _ustar(prefix, rest, kind, mode, size, uid, gid, link)
+    return _extended(name, kind, mode, size, uid, gid, link, _CONSTANT, {})
+
+
+def special_header(
+    name: bytes,
+    kind: bytes,
+    mode: int,
+    size: int = 0,
+    uid: int = 0,
+    gid: int = 0,
+    link: bytes = b"",
+    device: tuple[int, int] = (0, 0),
+    xattrs: dict[bytes, bytes] | None = None,
+) -> bytes:
+    """What `header` returns, for entries of the other kinds and with extended attributes too.
+
+    :param kind: any that this module names.
+    :param device: the major and minor number of a device, each at most 0o7777777.
+    :param xattrs: values by names without "=", in a record `SCHILY.xattr.<name>` each.
+    """
+    records = {_XATTR + key: value for key, value in sorted((xattrs or {}).items())}
+    if kind == DIRECTORY:
+        name += b"/"
+    constant = _MAGIC + _NO_NAMES + _DEVICE % device
+    return _extended(name, kind, mode, size, uid, gid, link, constant, records)
+
+
+def _extended(
+    name: bytes,
+    kind: bytes,
+    mode: int,
+    size: int,
+    uid: int,
+    gid: int,
+    link: bytes,
+    constant: bytes,
+    xattrs: dict[bytes, bytes],
+) -> bytes:
+    """A header with an extended one before it for what does not fit, if there is any.
+
+    A directory's `name` ends in a slash here.
+    """
+    prefix, rest = (b"", name) if len(name) <= _NAME_SIZE else _split(name)
     records = {}
     if not rest:
         records[b"path"] = name
@@ -71,7 +117,8 @@ def header(
     if gid > _MAX_ID:
         records[b"gid"] = b"%d" % gid
         gid = 0
-    return _pax(records) + _ustar(prefix, rest, kind, mode, size, uid, gid, link)
+    pax = _pax(records, xattrs) if records or xattrs else b""
+    return pax + _ustar(prefix, rest, kind, mode, size, uid, gid, link, constant)
 
 
 def _split(name: bytes) -> tuple[bytes, bytes]:
@@ -91,6 +138,7 @@ def _ustar(
     uid: int,
     gid: int,
     link: bytes,
+    constant: bytes = _CONSTANT,
 ) -> bytes:
     block = _HEADER.pack(
         name,
@@ -102,18 +150,20 @@ def _ustar(
         _NO_CHECKSUM,
         kind,
         link,
-        _CONSTANT,
+        constant,
         prefix,
     )
     checksum = b"%06o\0 " % sum(block)
     return block[:_CHECKSUM_AT] + checksum + block[_CHECKSUM_AT + len(checksum) :]
 
 
-def _pax(records: dict[bytes, bytes]) -> bytes:
+def _pax(records: dict[bytes, bytes], xattrs: dict[bytes, bytes]) -> bytes:
     """An extended header: what `records` say overrides the header that follows it."""
     if not all(map(_is_utf8, records.values())):
         # Must come first: it says how to read the values of the others.
         records = {b"hdrcharset": b"BINARY", **records}
+    # The values of `xattrs` are bytes whatever the character set.
+    records = {**records, **xattrs}
     body = b"".join(_record(key, value) for key, value in records.items())
     block = _ustar(b"", _PAX_NAME, _PAX_TYPE, 0o644, len(body), 0, 0, b"")
     return block + body + PADDING[len(body) % BLOCK_SIZE]

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from docker_nix.layer.tool.tar_format import (
+    BLOCK_DEVICE,
+    CHARACTER_DEVICE,
     DIRECTORY,
     END,
+    FIFO,
     FILE,
     HARDLINK,
     PADDING,
     SYMLINK,
     header,
+    special_header,
 )
 
 # Each is a name (with slashes where marked) that sits at a limit of a header field.
@@ -138,3 +142,60 @@ def test_other_readers(reader: str, tmp_path: Path) -> None:
     )
     listed = out.stdout.replace(b"\\n", b"\n")
     assert listed == b"".join(name + b"\n" for name in names)
+
+
+@pytest.mark.parametrize("kind", [FILE, DIRECTORY, SYMLINK, HARDLINK])
+@pytest.mark.parametrize("length", [1, 99, 100, 101, 255, 256, 400])
+def test_special_headers_are_the_usual_ones_where_nothing_is_special(
+    kind: bytes, length: int
+) -> None:
+    link = b"" if kind in (FILE, DIRECTORY) else b"l" * length
+    for name in (b"n" * length, b"\xff" * length, (b"d/" * 50)[:length] + b"n"):
+        entry = (name, kind, 0o640, 5, 0o7777777, 0o10000000, link)
+        assert special_header(*entry) == header(*entry)
+
+
+def test_devices_and_fifos() -> None:
+    entries = [
+        special_header(b"null", CHARACTER_DEVICE, 0o666, uid=3, device=(1, 3)),
+        special_header(b"sda", BLOCK_DEVICE, 0o660, gid=6, device=(4095, 0o7777777)),
+        special_header(b"pipe", FIFO, 0o600),
+    ]
+    assert [len(entry) for entry in entries] == [512] * 3
+    null, sda, pipe = _read(_archive(*entries))
+    assert (null.name, null.uid, null.devmajor, null.devminor) == ("null", 3, 1, 3)
+    assert null.ischr() and null.mode == 0o666
+    assert (sda.name, sda.gid, sda.devmajor, sda.devminor) == ("sda", 6, 4095, 0o7777777)
+    assert sda.isblk()
+    assert pipe.isfifo()
+    lines = subprocess.run(
+        ["tar", "--numeric-owner", "-tv"],
+        input=_archive(*entries),
+        check=True,
+        stdout=subprocess.PIPE,
+    ).stdout.splitlines()
+    assert [line.split()[:3] for line in lines[:2]] == [
+        [b"crw-rw-rw-", b"3/0", b"1,3"],
+        [b"brw-rw----", b"0/6", b"4095,2097151"],
+    ]
+
+
+def test_extended_attributes_are_bytes_in_sorted_order() -> None:
+    values = {
+        b"user.b": b"two\nlines=\0",
+        b"security.capability": b"\x01\0\0\x02\x20\xff",
+        b"user.empty": b"",
+    }
+    block = special_header(b"f", FILE, 0o755, xattrs=values)
+    (member,) = _read(_archive(block))
+    found = {
+        key: value.encode("utf-8", "surrogateescape")
+        for key, value in member.pax_headers.items()
+        if key != "hdrcharset"
+    }
+    assert found == {f"SCHILY.xattr.{key.decode()}": value for key, value in values.items()}
+    assert list(found) == sorted(found)
+    assert block == special_header(b"f", FILE, 0o755, xattrs=dict(reversed(list(values.items()))))
+    # What is in the values says nothing about the character set of names.
+    assert b"hdrcharset" not in block
+    assert b"hdrcharset" in special_header(b"\xff" * 101, FILE, 0o755, xattrs=values)

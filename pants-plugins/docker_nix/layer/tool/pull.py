@@ -1,0 +1,147 @@
+"""The commands `pull-manifest` and `pull-layers`: an image from a registry, by digest.
+
+Both verify all they write against the digests they are given. How to access the registry is not in
+their specs (see `skopeo`), so the same image is the same process on every machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Callable
+
+from docker_nix.layer.tool.errors import ToolError
+from docker_nix.layer.tool.oci_types import (
+    Json,
+    Manifest,
+    Platform,
+    check_digest,
+    choose,
+    parse_diff_ids,
+    parse_digest,
+    parse_manifest,
+)
+from docker_nix.layer.tool.skopeo import Skopeo, read_access
+
+MANIFEST, CONFIG, LAYERS, SCRATCH = "manifest.json", "config.json", "layers", "scratch"
+# An index may list indexes; more than this is no image, but a mistake.
+_MAX_INDEXES = 3
+_CHUNK_BYTES = 1 << 20
+
+
+def pull_manifest(args: list[str], lib_dir: str) -> None:
+    """The command `pull-manifest SPEC`: writes `manifest.json` and `config.json`, as they are.
+
+    The spec is an object with `image` ("host[:port]/repository"), `digest` ("sha256:<hex>", of a
+    manifest or of an index) and `platform` (`os`, `architecture`, and `variant` or null), which
+    chooses from an index. Raises `ToolError`, and then leaves no output.
+    """
+    spec = _read_spec(args, "pull-manifest")
+    _run(lambda: _pull_manifest(spec), (MANIFEST, CONFIG))
+
+
+def pull_layers(args: list[str], lib_dir: str) -> None:
+    """The command `pull-layers SPEC`: writes `layers/<hex>` and `layers/<hex>.json`.
+
+    The spec is an object with `image` as above, `digest` of the platform's manifest, and `layers`,
+    objects with `digest`, `size` (bytes) and `diff_id`. Each blob is named by its digest and stays
+    as it is; the JSON is its index (see `layer_index`). Raises `ToolError`, and then leaves no
+    output.
+    """
+    spec = _read_spec(args, "pull-layers")
+    _run(lambda: _pull_layers(spec, lib_dir), (LAYERS,))
+
+
+def _read_spec(args: list[str], command: str) -> Json:
+    if len(args) != 1:
+        raise ToolError(f"usage: {command} SPEC")
+    with open(args[0], encoding="utf-8") as file:
+        spec: Json = json.load(file)
+    parse_digest(spec["digest"], spec["image"])
+    return spec
+
+
+def _run(pull: Callable[[], None], outputs: tuple[str, ...]) -> None:
+    """Runs `pull`, with a scratch directory, which goes in any case; outputs go if it fails."""
+    from shutil import rmtree
+
+    os.mkdir(SCRATCH)
+    try:
+        pull()
+    except BaseException:
+        for output in outputs:
+            if os.path.isdir(output):
+                rmtree(output)
+            elif os.path.lexists(output):
+                os.unlink(output)
+        raise
+    finally:
+        rmtree(SCRATCH, ignore_errors=True)
+
+
+def _pull_manifest(spec: Json) -> None:
+    skopeo = Skopeo(spec["image"], read_access(), SCRATCH)
+    platform = Platform.of(spec["platform"])
+    data, manifest, digest = _resolve(skopeo, spec["image"], spec["digest"], platform)
+    what = f"{spec['image']}@{digest}"
+    config = skopeo.config(digest)
+    manifest.config.check(config, f"the config of {what}")
+    parse_diff_ids(config, len(manifest.layers), what)
+    for path, content in ((MANIFEST, data), (CONFIG, config)):
+        with open(path, "wb") as file:
+            file.write(content)
+
+
+def _resolve(
+    skopeo: Skopeo, image: str, digest: str, platform: Platform
+) -> tuple[bytes, Manifest, str]:
+    """The manifest that the digest leads to: its bytes, what they say, and its own digest."""
+    for _ in range(1 + _MAX_INDEXES):
+        what = f"{image}@{digest}"
+        data = skopeo.manifest(digest)
+        check_digest(data, digest, what)
+        document = parse_manifest(data, what)
+        if isinstance(document, Manifest):
+            return data, document, digest
+        digest = choose(document, platform, what).digest
+    raise ToolError(f"{image}@{digest}: it is an index in an index in an index, and no image")
+
+
+def _pull_layers(spec: Json, lib_dir: str) -> None:
+    from docker_nix.layer.tool.layer_index import index_layer
+
+    layers: dict[str, Json] = {layer["digest"]: layer for layer in spec["layers"]}
+    for digest in layers:
+        parse_digest(digest, spec["image"])
+    os.mkdir(LAYERS)
+    if not layers:
+        return
+    copied = os.path.join(SCRATCH, "image")
+    Skopeo(spec["image"], read_access(), SCRATCH).copy(spec["digest"], copied)
+    for digest, layer in layers.items():
+        name = digest.partition(":")[2]
+        blob = os.path.join(LAYERS, name)
+        _check_blob(os.path.join(copied, name), layer, spec["image"])
+        os.rename(os.path.join(copied, name), blob)
+        index = index_layer(blob, lib_dir, layer["diff_id"])
+        with open(f"{blob}.json", "w", encoding="utf-8") as file:
+            json.dump(index, file, sort_keys=True, separators=(",", ":"))
+
+
+def _check_blob(path: str, layer: Json, image: str) -> None:
+    from hashlib import sha256
+
+    what = f"layer {layer['digest']} of {image}"
+    if not os.path.exists(path):
+        raise ToolError(f"{what}: it did not come with the image; nothing was kept")
+    if os.path.getsize(path) != layer["size"]:
+        raise ToolError(
+            f"{what}: its size is {os.path.getsize(path)} bytes, not {layer['size']}; "
+            "nothing was kept"
+        )
+    hashed = sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
+            hashed.update(chunk)
+    if f"sha256:{hashed.hexdigest()}" != layer["digest"]:
+        raise ToolError(f"{what}: its digest is sha256:{hashed.hexdigest()}; nothing was kept")

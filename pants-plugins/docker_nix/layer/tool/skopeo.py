@@ -1,0 +1,391 @@
+"""Running `skopeo`, the client for registries, with the access that the Pants process offers.
+
+Credentials, proxies and certificates must not be in anything that Pants keeps or compares, so the
+tool is not given them: it takes them from the process that started it (`pull/access.py` says how
+they get there), and gives them to skopeo only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from typing import Any, Callable, Dict, List, NoReturn, Optional, TypedDict
+
+from docker_nix.layer.tool.errors import ToolError
+
+# Where `read_access` looks: the name of a memory file among those of the parent process, or, where
+# there are no such files, a file of the parent's process id in this directory.
+ACCESS_NAME = "docker-nix-registry-access"
+ACCESS_DIRECTORY = "/tmp/docker-nix-registry-access-{uid}"
+
+_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin"
+_DEFAULT_SECONDS, _MANIFEST_SECONDS = 600, 120
+# How much longer than its own timeout skopeo may take.
+_GRACE_SECONDS = 15
+# The first with --retry-times for all that is used here.
+_MINIMUM_VERSION = (1, 2)
+_INSTALL = (
+    "install it (Debian, Ubuntu: `apt-get install skopeo`; Fedora: `dnf install skopeo`; "
+    "macOS: `brew install skopeo`)"
+)
+
+
+class RegistryAccess(TypedDict, total=False):
+    """How one registry is spoken to.
+
+    `insecure` is whether certificates are not checked and plain http will do; None, or no such key,
+    is yes for this machine itself unless there is a `ca_file`, no for others. `ca_file` is the
+    absolute path of the certificates that vouch for the registry.
+    """
+
+    insecure: Optional[bool]
+    ca_file: Optional[str]
+
+
+class Access(TypedDict, total=False):
+    """What the parent process offers: the environment of skopeo, settings for registries by address
+    (`host` or `host:port`), and the seconds that a command of skopeo may take."""
+
+    env: Dict[str, str]
+    registries: Dict[str, RegistryAccess]
+    timeout: int
+
+
+def read_access() -> Access:
+    """What the process that started this one offers; nothing if it offers nothing.
+
+    Raises `ToolError` where somebody else could have written it, or could read it.
+    """
+    parent = os.getppid()
+    offered = _memory_files(parent)
+    if not offered:
+        text = _access_file(parent)
+        offered = [json.loads(text)] if text else []
+    # While it is replaced, there are two.
+    if not offered:
+        return {}
+    last: Access = max(offered, key=lambda offer: int(offer["serial"]))["access"]
+    return last
+
+
+def _memory_files(process: int) -> list[dict[str, Any]]:
+    found = []
+    directory = f"/proc/{process}/fd"
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    for name in names:
+        path = f"{directory}/{name}"
+        try:
+            if os.readlink(path) != f"/memfd:{ACCESS_NAME} (deleted)":
+                continue
+            with open(path, "rb") as file:
+                if os.fstat(file.fileno()).st_uid == os.geteuid():
+                    found.append(json.loads(file.read()))
+        except (OSError, ValueError):
+            continue  # closed meanwhile, or not complete yet; then there is another
+    return found
+
+
+def _access_file(process: int) -> bytes | None:
+    directory = ACCESS_DIRECTORY.format(uid=os.geteuid())
+    path = f"{directory}/{process}"
+    try:
+        directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        _check_private(directory_fd, directory)
+        fd = os.open(str(process), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory_fd)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(directory_fd)
+    with open(fd, "rb") as file:
+        _check_private(fd, path)
+        return file.read()
+
+
+def _check_private(fd: int, path: str) -> None:
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise ToolError(
+            f"{path} holds how to access registries, but others could have written it or could "
+            "read it; remove it"
+        )
+
+
+class Skopeo:
+    """Reads one image from its registry.
+
+    :param image: `host/repository` or `host:port/repository`.
+    :param scratch: an existing directory for temporary files.
+
+    All methods raise `ToolError` with the cause and the way out. Nothing that is read is verified.
+    """
+
+    def __init__(self, image: str, access: Access, scratch: str) -> None:
+        self._image = image
+        self._host = image.partition("/")[0]
+        self._scratch = os.path.abspath(scratch)
+        given = access.get("env") or {}
+        self._env = {"PATH": _DEFAULT_PATH, **given, "TMPDIR": self._scratch}
+        self._timeout = int(access.get("timeout") or _DEFAULT_SECONDS)
+        registries = access.get("registries") or {}
+        self._tls_options = self._find_tls_options(registries.get(self._host, {}))
+        self._auth_options = self._find_auth_options()
+        self._program = self._find()
+
+    def manifest(self, digest: str) -> bytes:
+        """The manifest or index with this digest."""
+        return self._inspect(["--raw"], digest)
+
+    def config(self, digest: str) -> bytes:
+        """The config of the image whose manifest has this digest."""
+        return self._inspect(["--config", "--raw"], digest)
+
+    def copy(self, digest: str, directory: str) -> None:
+        """Makes `directory` with the image's blobs as they are, each named by the hex digest."""
+        # The transport `dir` takes what comes; `oci` would change manifests of Docker's kind.
+        options = [f"--src-{option[2:]}" for option in self._tls_options]
+        command = ["copy", "--quiet", "--retry-times", "3", *options, *self._auth_options]
+        command += [self._source(digest), f"dir:{os.path.abspath(directory)}"]
+        self._run(command, digest, self._timeout)
+
+    def _inspect(self, what: list[str], digest: str) -> bytes:
+        command = ["inspect", *what, "--retry-times", "3", *self._tls_options, *self._auth_options]
+        command.append(self._source(digest))
+        return self._run(command, digest, min(self._timeout, _MANIFEST_SECONDS))
+
+    def _source(self, digest: str) -> str:
+        return f"docker://{self._image}@{digest}"
+
+    def _find_tls_options(self, settings: RegistryAccess) -> list[str]:
+        options = []
+        insecure, ca_file = settings.get("insecure"), settings.get("ca_file")
+        if insecure is None:
+            insecure = not ca_file and _is_loopback(self._host)
+        if insecure:
+            options.append("--tls-verify=false")
+        if ca_file:
+            if not os.access(ca_file, os.R_OK):
+                raise ToolError(
+                    f"the ca_file {ca_file} of the registry {self._host} cannot be read; "
+                    "see [docker-nix].registries"
+                )
+            certificates = os.path.join(self._scratch, "certificates")
+            os.makedirs(certificates, exist_ok=True)
+            link = os.path.join(certificates, "ca.crt")
+            if not os.path.lexists(link):
+                os.symlink(ca_file, link)
+            options.append(f"--cert-dir={certificates}")
+        return options
+
+    def _find_auth_options(self) -> list[str]:
+        # skopeo itself knows REGISTRY_AUTH_FILE, but, in older versions, not DOCKER_CONFIG.
+        docker_config = self._env.get("DOCKER_CONFIG")
+        if docker_config and not self._env.get("REGISTRY_AUTH_FILE"):
+            auth_file = os.path.join(docker_config, "config.json")
+            if os.path.exists(auth_file):
+                return [f"--authfile={auth_file}"]
+        return []
+
+    def _find(self) -> str:
+        from shutil import which
+
+        path = ":".join(x for x in self._env["PATH"].split(":") if os.path.isabs(x))
+        program = which("skopeo", path=path)
+        if not program:
+            raise ToolError(f"pulling an image needs skopeo, which is not on {path}; {_INSTALL}")
+        code, output, _ = _execute([program, "--version"], self._env, _GRACE_SECONDS)
+        match = re.search(rb"version v?(\d+)\.(\d+)", output)
+        if code or not match:
+            raise ToolError(f"{program} does not run: `skopeo --version` says no version")
+        version = (int(match[1]), int(match[2]))
+        if version < _MINIMUM_VERSION:
+            raise ToolError(
+                "pulling an image needs skopeo {}.{} or newer, and {} is {}.{}; {}".format(
+                    *_MINIMUM_VERSION, program, *version, _INSTALL
+                )
+            )
+        return program
+
+    def _run(self, command: list[str], digest: str, seconds: int) -> bytes:
+        options = [f"--command-timeout={seconds}s", f"--tmpdir={self._scratch}"]
+        code, output, errors = self._skopeo([*options, *command], seconds)
+        if code and _lacks_policy(errors):
+            # As with Docker, no policy means that signatures are not asked for.
+            code, output, errors = self._skopeo(["--insecure-policy", *options, *command], seconds)
+        if code:
+            reason = explain(code, self._without_secrets(errors), self._image, digest, seconds)
+            raise ToolError(f"cannot pull {self._image}@{digest}: {reason}")
+        return output
+
+    def _skopeo(self, arguments: list[str], seconds: int) -> tuple[int, bytes, str]:
+        command = [self._program, *arguments]
+        code, output, errors = _execute(command, self._env, seconds + _GRACE_SECONDS)
+        return code, output, errors.decode(errors="replace")
+
+    def _without_secrets(self, text: str) -> str:
+        login = re.compile(r"(?<=://)[^/\s\"]+(?=@)")
+        for value in self._env.values():
+            for found in login.findall(value):
+                for secret in {found, found.partition(":")[2]} - {""}:
+                    text = text.replace(secret, "***")
+        return login.sub("***", text)
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    return name in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d+){3}", name) is not None
+
+
+def _lacks_policy(errors: str) -> bool:
+    return "policy.json" in errors and bool(
+        re.search(r"no such file or directory|no policy\.json file found", errors)
+    )
+
+
+# Pattern in skopeo's message -> what is wrong. The words in braces are `host`, `image`, `digest`,
+# `seconds`, and `said`, the text that the pattern found. The first that fits is taken.
+_LOG_IN = "log in with `docker login {host}` or `skopeo login {host}`"
+_SETTINGS = "in [docker-nix].registries"
+_CAUSES = (
+    (
+        r"no space left on device|disk quota exceeded",
+        "the disk is full ({said}); make room where Pants has its sandboxes",
+    ),
+    (
+        r"rejected by policy|Source image rejected.*",
+        "the signature policy of this machine (containers-policy.json) forbids it: {said}",
+    ),
+    (
+        r"(getting username and password|error getting credentials|checking authfile).*",
+        "the credentials for {host} cannot be read: {said}",
+    ),
+    (
+        r"(?i)too ?many ?requests|pull rate limit|\b429\b",
+        "{host} allows no more requests for now ({said}); wait, use a mirror, or " + _LOG_IN,
+    ),
+    (
+        r"(?i)x509:.*|certificate signed by unknown authority|bad certificate.*",
+        "the certificate of {host} is not trusted ({said}); name the CA that vouches for it as "
+        f"`ca_file` {_SETTINGS}, or set `insecure` there",
+    ),
+    (
+        r"HTTP response to HTTPS client|does not look like a TLS handshake",
+        f"{{host}} speaks plain http, not https; if it should, set `insecure` {_SETTINGS}",
+    ),
+    (
+        r"(?i)unauthorized.*|authentication required|denied.*|invalid username/password"
+        r"|\b40[13] \(.*|StatusCode: 40[13]",
+        "{host} refuses access ({said}); " + _LOG_IN + ", with a user that may pull it",
+    ),
+    (
+        r"(?i)manifest unknown|name unknown|\b404\b|blob unknown",
+        "{host} has no such image ({said}); check the repository and the digest",
+    ),
+    (
+        r"(HTTP status:|status code from registry|StatusCode:) 5\d\d.*",
+        "{host} has a fault of its own ({said}); try again later",
+    ),
+    (
+        r"Digest did not match.*|does not match (provided|expected).*",
+        "{host} sent other bytes than the digest stands for ({said}); nothing was kept",
+    ),
+    (
+        r"context deadline exceeded|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded",
+        "{host} did not answer in time ({said}, {seconds} s); check the network, or the timeout",
+    ),
+    (
+        r"connection refused|no such host|no route to host|network is unreachable"
+        r"|Temporary failure in name resolution|server misbehaving|proxyconnect.*",
+        "{host} cannot be reached ({said}); check the name, the port, the network and the proxy",
+    ),
+    (
+        r"unexpected EOF|connection reset by peer|broken pipe|\bEOF\b",
+        "the connection to {host} broke off ({said}); try again",
+    ),
+    (r"invalid reference format", "{image} is not the name of an image"),
+)
+
+
+def explain(code: int, errors: str, image: str, digest: str, seconds: int) -> str:
+    """What is wrong and what to do, in one line, where skopeo ended with `code` and said `errors`.
+
+    A negative code is the signal that ended it.
+    """
+    fatal = re.findall(r'level=fatal msg="((?:[^"\\]|\\.)*)"', errors)
+    message = re.sub(r"\\(.)", r"\1", fatal[-1].replace("\\n", " ")) if fatal else errors
+    # Names could have any of the words that are looked for.
+    host, _, repository = image.partition("/")
+    names = {"\ue000": image, "\ue001": digest, "\ue002": f"/{repository}/", "\ue003": host}
+    searched = message
+    for mark, name in names.items():
+        searched = searched.replace(name, mark)
+    for pattern, cause in _CAUSES:
+        match = re.search(pattern, searched)
+        if match:
+            said = match[0].strip(" :,")
+            for mark, name in names.items():
+                said = said.replace(mark, name)
+            return cause.format(host=host, image=image, digest=digest, seconds=seconds, said=said)
+    if code < 0:
+        return f"skopeo was ended by signal {-code}"
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return f"skopeo failed with exit code {code}: {' | '.join(lines[-3:])[-1000:]}"
+
+
+def _execute(command: List[str], env: Dict[str, str], seconds: int) -> tuple[int, bytes, bytes]:
+    """The exit code, stdout and stderr of a command, which does not outlive this process.
+
+    It stays in the process group, so that who kills that kills it too. After `seconds` it is killed
+    and stderr ends as if it had noticed itself.
+    """
+    previous = signal.signal(signal.SIGTERM, _exit_on_signal)
+    process = None
+    try:
+        process = subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=_die_with_parent(),
+        )
+        try:
+            output, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, errors = process.communicate()
+            errors += b"\ncontext deadline exceeded"
+        return process.returncode, output, errors
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if process and process.returncode is None:
+            process.kill()
+            process.wait()
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What a child of this process does first, so that the kernel kills it if this one dies."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def in_child() -> None:
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return in_child
+
+
+def _exit_on_signal(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
