@@ -9,7 +9,8 @@ from pants.engine.fs import FileDigest
 
 from docker_nix.assemble.image_config import Platform
 from docker_nix.assemble.manifest import CONFIG_TYPE, LAYER_TYPES, MANIFEST_TYPE, Descriptor
-from docker_nix.layer.rules import BuiltLayer, StorePathInfo
+from docker_nix.layer.rules import BuiltLayer
+from docker_nix.layer.store_path_info import StorePathInfo
 
 
 @dataclass(frozen=True)

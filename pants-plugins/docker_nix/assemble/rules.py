@@ -324,17 +324,15 @@ async def _nix_db(
     """
     if not field_set.include_nix_db.value:
         return None
-    known = {
-        info.path: info
-        for layer in (*parts.base_layers, *layers)
-        for info in layer.store_paths
-    }
+    known = {info.path: info for info in parts.tree.registered_paths}
+    for layer in (*parts.base_layers, *layers):
+        known.update((info.path, info) for info in layer.store_paths)
     unknown = [
         obj
         for obj in parts.contents.closure.objects
         if obj.path not in known and obj.path not in here
     ]
-    # A base from elsewhere has them, but nobody knows their hashes: pack them once for those.
+    # A base from elsewhere has them, without a database that knows their hashes: pack them for those.
     packed = await MultiGet(Get(BuiltLayer, LayerRequest((obj,), "none")) for obj in unknown)
     known.update((info.path, info) for layer in packed for info in layer.store_paths)
     return NixDatabase(

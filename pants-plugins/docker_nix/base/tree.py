@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from docker_nix.layer.store_path_info import StorePathInfo
 from docker_nix.layer.tool.file_tree import FileTree, Node
 from docker_nix.layer.tool.layer_members import Change, Member, Opaque, Whiteout
 
@@ -25,7 +26,8 @@ class BaseTree:
     It is the `BaseFiles` that a link farm asks.
     """
 
-    def __init__(self, tree: FileTree) -> None:
+    def __init__(self, tree: FileTree, registered: Iterable[Sequence[Any]] = ()) -> None:
+        self._registered = registered
         self._nodes: Dict[str, Node] = {
             path.decode("utf-8", "surrogateescape"): node for path, node in tree.entries()
         }
@@ -37,6 +39,7 @@ class BaseTree:
         Raises `ToolError` where they cannot be put on top of one another.
         """
         tree = FileTree()
+        registered: Iterable[Sequence[Any]] = ()
         for number, index in enumerate(indexes, start=1):
             hashes = {entry[1]: entry[6] for entry in index["entries"] if entry[0] == "f"}
             tree.apply(
@@ -44,7 +47,8 @@ class BaseTree:
                 lambda member, hashes=hashes: hashes[_text(member.path)],  # type: ignore[misc]
                 f"layer {number} ({index['diff_id']})",
             )
-        return cls(tree)
+            registered = index.get("nix_db", registered)
+        return cls(tree, registered)
 
     @property
     def store_paths(self) -> FrozenSet[str]:
@@ -53,6 +57,16 @@ class BaseTree:
             f"/{path}"
             for path in self._nodes
             if path.startswith(_STORE) and "/" not in path[len(_STORE) :]
+        )
+
+    @property
+    def registered_paths(self) -> Tuple[StorePathInfo, ...]:
+        """The store paths that it has, and that are valid in its Nix database."""
+        there = self.store_paths
+        return tuple(
+            StorePathInfo(path, nar_hash, nar_size, tuple(references))
+            for path, nar_hash, nar_size, references in self._registered
+            if path in there
         )
 
     def what(self, path: str) -> Optional[str]:

@@ -67,3 +67,15 @@ def test_store_paths_are_known_and_left_out_of_the_entries() -> None:
     )
     assert tree.store_paths == {"/nix/store/aaa-x", "/nix/store/bbb-y"}
     assert [entry[1] for entry in tree.entries()] == ["nix", "nix/var", "nix/var/z"]
+
+
+def test_the_uppermost_nix_database_counts_as_far_as_its_paths_are_there() -> None:
+    a, b = "/nix/store/aaa-x", "/nix/store/bbb-y"
+    lower = {**index(file(a[1:]), file(b[1:])), "nix_db": [[a, "sha256:1", 1, []]]}
+    upper = {
+        **index(whiteouts=[b[1:]]),
+        "nix_db": [[a, "sha256:1", 1, []], [b, "sha256:2", 2, [a]]],
+    }
+    assert [info.path for info in BaseTree.of([lower, upper]).registered_paths] == [a]
+    (_, info) = BaseTree.of([lower, {**upper, "whiteouts": []}]).registered_paths
+    assert (info.path, info.nar_hash, info.nar_size, info.references) == (b, "sha256:2", 2, (a,))

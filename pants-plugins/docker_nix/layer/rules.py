@@ -31,20 +31,11 @@ from docker_nix.errors import DockerNixError
 from docker_nix.layer import native_libraries, tool_process
 from docker_nix.layer.links import Entry, Link
 from docker_nix.layer.tool_process import ToolResult, ToolRun
+from docker_nix.layer.store_path_info import StorePathInfo
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
 from docker_nix.subsystem import DockerNixSubsystem
 
 _MIB = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class StorePathInfo:
-    """What the layer process found out about a store path while packing it."""
-
-    path: str
-    nar_hash: str
-    nar_size: int
-    references: Tuple[str, ...]
 
 
 @dataclass(frozen=True)

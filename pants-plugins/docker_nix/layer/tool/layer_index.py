@@ -9,6 +9,8 @@ An index is a JSON object:
   `layer_members.Member`. A file has its size and its SHA-256 in hex after that, also where it is a
   hard link; a symlink its text; a device its major and minor number. "h" is a hard link to the path
   that follows, a file of a lower layer. The root, if the layer has it, is the directory "";
+- `nix_db`: if the layer has a Nix database, its valid paths, sorted, each as `[path, hash of the NAR
+  ("sha256:<hex>"), its size, references]`;
 - `whiteouts`: the paths that the layer hides in lower layers, and `opaque`: the directories in
   which it hides all that lower layers have.
 
@@ -23,8 +25,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from functools import partial
-from typing import Any, Iterator
+from typing import Any, BinaryIO, Iterator
 
 from docker_nix.layer.tool.decompress import CHUNK_BYTES
 from docker_nix.layer.tool.errors import ToolError
@@ -33,6 +36,7 @@ from docker_nix.layer.tool.layer_members import Change, LayerFile, Member, White
 from docker_nix.layer.tool.tar_reader import Readable
 
 OUTPUT = "layer-index.json"
+_NIX_DATABASE = b"nix/var/nix/db/db.sqlite"
 
 
 def main(args: list[str], lib_dir: str) -> None:
@@ -63,6 +67,18 @@ def index_layer(path: str, lib_dir: str, expected_diff_id: str | None) -> dict[s
     damaged, holds what no layer can hold, or has another `diff_id` than the expected one.
     """
     layer = LayerFile(path, lib_dir, expected_diff_id)
+    databases: list[list[Any]] = []
+
+    def keep(member: Member) -> str:
+        assert member.data is not None
+        if member.path != _NIX_DATABASE:
+            return _sha256(member.data)[0]
+        with tempfile.NamedTemporaryFile(dir=".") as file:
+            digest = _sha256(member.data, file)[0]
+            file.flush()
+            databases[:] = [_valid_paths(file.name)]
+        return digest
+
     tree = FileTree(all_layers=False)
     whiteouts: set[bytes] = set()
     opaque: set[bytes] = set()
@@ -73,12 +89,12 @@ def index_layer(path: str, lib_dir: str, expected_diff_id: str | None) -> dict[s
                 (whiteouts if isinstance(change, Whiteout) else opaque).add(change.path)
             yield change
 
-    tree.apply(changes(), _file_sha256, layer.title)
+    tree.apply(changes(), keep, layer.title)
     root = [] if tree.root.implied else [(b"", tree.root)]
     entries = [_entry(path, node) for path, node in root + tree.entries() if not node.implied]
     with open(path, "rb") as file:
         digest, size = _sha256(file)
-    return {
+    index = {
         "version": 1,
         "compression": layer.compression,
         "digest": f"sha256:{digest}",
@@ -89,6 +105,9 @@ def index_layer(path: str, lib_dir: str, expected_diff_id: str | None) -> dict[s
         "whiteouts": [_text(hidden) for hidden in sorted(whiteouts)],
         "opaque": [_text(hidden) for hidden in sorted(opaque)],
     }
+    if databases:
+        index["nix_db"] = databases[0]
+    return index
 
 
 def _entry(path: bytes, node: Node) -> list[Any]:
@@ -102,18 +121,43 @@ def _entry(path: bytes, node: Node) -> list[Any]:
     return entry
 
 
-def _file_sha256(member: Member) -> str:
-    assert member.data is not None
-    return _sha256(member.data)[0]
+def _valid_paths(database: str) -> list[Any]:
+    """The valid paths of the Nix database in a file, none if it is not one that can be read."""
+    try:
+        import sqlite3
+    except ImportError as error:
+        raise ToolError(
+            f"a layer has a Nix database, and this Python cannot read it ({error}); set "
+            "[docker-nix].python to one with sqlite3"
+        ) from error
+    paths: dict[str, list[Any]] = {}
+    try:
+        # Immutable: nobody writes to it, and no journal is looked for beside it.
+        connection = sqlite3.connect(f"file:{database}?immutable=1", uri=True)
+        try:
+            for path, digest, size in connection.execute("SELECT path, hash, narSize FROM ValidPaths"):
+                paths[path] = [path, digest, size, []]
+            for referrer, reference in connection.execute(
+                "SELECT a.path, b.path FROM Refs JOIN ValidPaths a ON a.id = referrer "
+                "JOIN ValidPaths b ON b.id = reference ORDER BY b.path"
+            ):
+                paths[referrer][3].append(reference)
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return []
+    return [paths[path] for path in sorted(paths)]
 
 
-def _sha256(stream: Readable) -> tuple[str, int]:
+def _sha256(stream: Readable, copy: BinaryIO | None = None) -> tuple[str, int]:
     """The digest, in hex, of what is left of a stream, and its size in bytes."""
     digest = hashlib.sha256()
     size = 0
     for data in iter(partial(stream.read, CHUNK_BYTES), b""):
         digest.update(data)
         size += len(data)
+        if copy:
+            copy.write(data)
     return digest.hexdigest(), size
 
 

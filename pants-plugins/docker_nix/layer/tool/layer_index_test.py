@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import subprocess
+import tarfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from docker_nix.layer.tool import layer_index
+from docker_nix.layer.tool import layer_index, nix_db
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.layer_index import index_layer
 from docker_nix.layer.tool.tar_format import (
@@ -271,3 +273,27 @@ def test_memory_does_not_grow_with_files() -> None:
     tracemalloc.stop()
     assert found["entries"][0][5] == 30_000_000
     assert peak < 3_000_000
+
+
+def test_the_valid_paths_of_a_nix_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    a, b = "/nix/store/aaa-x", "/nix/store/bbb-y"
+    infos = [
+        nix_db.PathInfo(b, f"sha256:{'2' * 64}", 7, [a, b]),
+        nix_db.PathInfo(a, f"sha256:{'1' * 64}", 5, []),
+    ]
+    for content, expected in (
+        (
+            nix_db.database(infos),
+            [[a, f"sha256:{'1' * 64}", 5, []], [b, f"sha256:{'2' * 64}", 7, [a, b]]],
+        ),
+        (b"no database", []),
+    ):
+        with tarfile.open("layer", "w") as archive:
+            member = tarfile.TarInfo("nix/var/nix/db/db.sqlite")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        index = layer_index.index_layer("layer", "", None)
+        assert index["nix_db"] == expected
+        assert index["entries"][-1][6] == hashlib.sha256(content).hexdigest()
+    assert os.listdir() == ["layer"]

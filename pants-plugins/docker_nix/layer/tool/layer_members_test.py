@@ -407,3 +407,13 @@ def test_memory_does_not_grow_with_files(layer_file: Callable[..., LayerFile]) -
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3_000_000
+
+
+@pytest.mark.parametrize("length", [512, 700, 1024])
+def test_the_end_is_not_behind_a_header_that_says_more_of_the_next(length: int) -> None:
+    with io.BytesIO() as buffer:
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            archive.addfile(tarfile.TarInfo("n" * 300))
+        cut = buffer.getvalue()[:length]
+    with pytest.raises(ToolError):
+        list(layer_members(io.BytesIO(cut)))

@@ -274,9 +274,10 @@ def test_root_that_has_some_ids_only(public: Path) -> None:
 
 
 def test_a_machine_that_forbids_user_namespaces(public: Path) -> None:
-    limit = "echo 0 >/proc/sys/user/max_user_namespaces; exec"
-    shell = ["/usr/bin/unshare", "--user", "--map-root-user", "/bin/sh", "-c", f'{limit} "$@"', "-"]
-    result = _run(public, *shell)
+    (public / "work").chmod(0o777)
+    limit = 'echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"'
+    unshare = ["/usr/bin/unshare", "--user", "--map-root-user"]
+    result = _run(public, *unshare, "/bin/sh", "-c", limit, "-")
     assert result.stderr == (
         "run_as_root needs new user and mount namespaces, which this machine refuses (No space left "
         "on device): sysctl user.max_user_namespaces is 0; set it to a higher number\n"
@@ -375,9 +376,7 @@ def _processes_with(marker: str) -> list[str]:
     found = []
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
-            texts = [
-                Path("/proc", process, name).read_bytes() for name in ("cmdline", "mountinfo")
-            ]
+            texts = [Path("/proc", process, name).read_bytes() for name in ("cmdline", "mountinfo")]
         except OSError:
             continue  # it has just ended, or is a zombie
         if any(marker.encode() in text for text in texts):

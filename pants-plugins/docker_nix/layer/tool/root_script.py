@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import sys
 
 from docker_nix.layer.tool import namespaces
 from docker_nix.layer.tool.errors import ToolError
@@ -141,8 +140,7 @@ def _become_script(script: str, root: bytes, env: Mapping[str, str]) -> NoReturn
     arguments = [shell, *options, "-c", f". /dev/{_NAME}", _NAME]
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
-    os.dup2(sys.stderr.fileno(), 1)
-    os.dup2(sys.stderr.fileno(), 2)
+    os.dup2(2, 1)
     _close_on_exec()
     # Python ignores these, and programs would inherit it.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):

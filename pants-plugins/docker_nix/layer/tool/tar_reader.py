@@ -45,7 +45,9 @@ class TarMember(tarfile.TarInfo):
             # The kinds of this error are not in the type stubs, nor in the documentation.
             if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
                 raise
-            if isinstance(error, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+            is_end = isinstance(error, tarfile.EmptyHeaderError)  # type: ignore[attr-defined]
+            # Not so after a header that only says more of the next one.
+            if is_end and tarfile_.fileobj.tell() == tarfile_.offset:  # type: ignore[attr-defined]
                 raise MissingEnd("it ends without the end-of-archive mark") from error
             raise tarfile.ReadError(str(error)) from error
         if member.size < 0:
