@@ -285,14 +285,13 @@ def test_index_leads_to_the_image_for_the_platform(registry: Registry, tmp_path:
     layout = write_layout(tmp_path / "layout", (f"{OCI}index.v1+json", listed), *content)
     assert registry.push(layout, "index") == sha256(listed)
     name = f"{registry.address}/index"
-    for number, (platform, image) in enumerate(
-        [
-            (AMD64, DOCKERS),
-            (ARM64, ARM),
-            ({**ARM64, "variant": "v8"}, ARM),
-            ({"os": "linux", "architecture": "arm", "variant": None}, ARM_V7),
-        ]
-    ):
+    cases: List[Tuple[Dict[str, Any], Image]] = [
+        (AMD64, DOCKERS),
+        (ARM64, ARM),
+        ({**ARM64, "variant": "v8"}, ARM),
+        ({"os": "linux", "architecture": "arm", "variant": None}, ARM_V7),
+    ]
+    for number, (platform, image) in enumerate(cases):
         sandbox = Sandbox(tmp_path / str(number))
         sandbox.pull_manifest(name, sha256(listed), platform)
         sandbox.check_manifest(image)

@@ -34,6 +34,7 @@ def root_entries(
     scratch: str,
     lib_dir: str,
     hashes: Mapping[str, tuple[str, int]] | None = None,
+    store: Iterable[Entry] = (),
 ) -> list[Entry]:
     """The entries of the customisation part, in no particular order.
 
@@ -42,9 +43,11 @@ def root_entries(
         that it may read, in the form of a layer's `paths`, and `path`, a directory of programs;
         `base`, a file with the entries of the base image (as a JSON list in the form of a layer
         index) that the script's result is fitted to, or None; `nix_db`, the Nix database (see
-        `_database`), or None.
+        `_database`), or None; `as_root`, what to run as root before `script` (see `as_root`), or
+        None.
     :param scratch: a directory that must stay until the entries are packed.
     :param hashes: NAR hashes (hexadecimal SHA-256) and sizes of the store paths in this layer.
+    :param store: the entries of these store paths.
 
     With a script, modes are those on disk, and files with several names are hard links. Raises
     `ToolError` if the script fails, or makes what is neither a file, a directory nor a symlink.
@@ -52,9 +55,29 @@ def root_entries(
     links = link_entries(root["links"], root["uid"], root["gid"])
     if root.get("nix_db"):
         _database(root["nix_db"], hashes or {}, links, root, scratch)
+    if root.get("as_root"):
+        from docker_nix.layer.tool import as_root
+
+        def extra_commands(directory: bytes) -> list[Entry]:
+            return _run_script(root, os.fsdecode(directory), scratch, lib_dir)
+
+        return as_root.root_entries(
+            root["as_root"],
+            store,
+            links.values(),
+            to_bytes(os.path.abspath(as_root.TMPFS)),
+            lib_dir,
+            extra_commands if root["script"] is not None else None,
+        )
     if root["script"] is None:
         return list(links.values())
-    entries = _run_script(root, links.values(), scratch, lib_dir)
+    directory = os.path.join(scratch, "root")
+    os.umask(0o022)
+    os.makedirs(directory)
+    # In a directory that passes its group on, a new directory does so too, and its mode says it.
+    os.chmod(directory, 0o755)
+    _make(links.values(), to_bytes(directory))
+    entries = _run_script(root, directory, scratch, lib_dir)
     for entry in entries:
         entry.uid, entry.gid = root["uid"], root["gid"]
     if root.get("base"):
@@ -104,16 +127,11 @@ def _database(
 
 
 def _run_script(
-    root: dict[str, Any], links: Iterable[Entry], scratch: str, lib_dir: str
+    root: dict[str, Any], directory: str, scratch: str, lib_dir: str
 ) -> list[Entry]:
     from docker_nix.layer.tool.script import run_script
 
-    directory, store = os.path.join(scratch, "root"), os.path.join(scratch, "nix-root")
-    os.umask(0o022)
-    os.makedirs(directory)
-    # In a directory that passes its group on, a new directory does so too, and its mode says it.
-    os.chmod(directory, 0o755)
-    _make(links, to_bytes(directory))
+    store = os.path.join(scratch, "nix-root")
     for path in root["store"]:
         _copy_store_path(path, store, scratch, lib_dir)
     run_script(root["script"], directory, scratch, store, root.get("path"))
@@ -188,12 +206,13 @@ def _entry(name: bytes, path: bytes, status: os.stat_result) -> Entry:
             f"extra_commands made {show(name)}, but the image keeps its store paths there, which "
             "nothing may change; write to another directory"
         )
+    owner = status.st_uid, status.st_gid
     if kind == stat.S_IFLNK:
-        return Entry(name, SYMLINK, 0o777, link=os.readlink(path))
+        return Entry(name, SYMLINK, 0o777, *owner, link=os.readlink(path))
     if kind == stat.S_IFDIR:
-        return Entry(name, DIRECTORY, mode)
+        return Entry(name, DIRECTORY, mode, *owner)
     if kind == stat.S_IFREG:
-        return Entry(name, FILE, mode, path=path)
+        return Entry(name, FILE, mode, *owner, path=path)
     raise ToolError(
         f"extra_commands made {show(name)}, which is {_SPECIAL.get(kind, 'a special file')}; a "
         "layer can hold files, directories and symlinks only"

@@ -23,9 +23,11 @@ class Entry:
     :param link: the text of a symlink, or the name of the entry a hard link is the same as.
     :param path: where the content of a file is on disk.
     :param nar: what is told about the entry when it is packed, for entries of a store path.
+
+    `xattrs` are its extended attributes, values by name, or None.
     """
 
-    __slots__ = ("name", "kind", "mode", "uid", "gid", "link", "path", "nar")
+    __slots__ = ("name", "kind", "mode", "uid", "gid", "link", "path", "nar", "xattrs")
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Entry:
         self.link = link
         self.path = path
         self.nar = nar
+        self.xattrs: dict[bytes, bytes] | None = None
 
 
 def tree_entries(

@@ -252,7 +252,8 @@ def test_names_with_a_dot_and_no_end_mark() -> None:
 
 
 def test_image_without_layers() -> None:
-    for layers in ([], None):
+    empty: list[str] = []
+    for layers in (empty, None):
         members = docker_image({})
         (entry,) = json.loads(members["manifest.json"])
         members["manifest.json"] = json.dumps([{**entry, "Layers": layers}]).encode()
@@ -286,10 +287,18 @@ def test_what_skopeo_writes() -> None:
 def test_what_we_write() -> None:
     Path("config").write_bytes(config(LOW, LOW))
     Path("blob").write_bytes(GZIPPED[0])
-    layer = {"file": "blob", "compression": "gzip"}
-    layer.update(diff_id=sha256(LOW), diff_size=len(LOW))  # type: ignore[arg-type]
-    spec = {"config_file": "config", "config_digest_hex": sha256(config(LOW, LOW))[7:]}
-    spec.update(repo_tags=["app:1"], layers=[layer, layer])  # type: ignore[arg-type]
+    layer = {
+        "file": "blob",
+        "compression": "gzip",
+        "diff_id": sha256(LOW),
+        "diff_size": len(LOW),
+    }
+    spec = {
+        "config_file": "config",
+        "config_digest_hex": sha256(config(LOW, LOW))[7:],
+        "repo_tags": ["app:1"],
+        "layers": [layer, layer],
+    }
     docker_archive.write(spec, "archive", str(library_dir()))
     image = Split()
     image.check(config(LOW, LOW), LOW, LOW)

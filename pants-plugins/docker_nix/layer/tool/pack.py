@@ -16,7 +16,7 @@ from docker_nix.layer.tool.files import InputFile
 from docker_nix.layer.tool.inputs import locate_tree
 from docker_nix.layer.tool.nar_order import NarOrder
 from docker_nix.layer.tool.quick_json import dumps, loads
-from docker_nix.layer.tool.tar_format import BLOCK_SIZE, DIRECTORY, END, FILE, PADDING, header
+from docker_nix.layer.tool.tar_format import BLOCK_SIZE, DIRECTORY, END, FILE, PADDING, header, special_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small layer
@@ -65,13 +65,25 @@ def thread_count(argument: str) -> int:
 
 def pack(spec: dict[str, Any], threads: int, lib_dir: str) -> dict[str, Any]:
     """Packs the layer that `spec` describes; returns the content of its metadata."""
+    if not spec["root"] or not spec["root"].get("as_root"):
+        return _pack(spec, threads, lib_dir)
+    from docker_nix.layer.tool.as_root import TMPFS
+    from docker_nix.layer.tool.namespaces import in_root_namespace
+
+    metadata: dict[str, Any] = in_root_namespace(
+        lambda: _pack(spec, threads, lib_dir), os.path.abspath(TMPFS).encode()
+    )
+    return metadata
+
+
+def _pack(spec: dict[str, Any], threads: int, lib_dir: str) -> dict[str, Any]:
     store, nars = _store_part(spec["paths"], lib_dir)
     root = spec["root"]
     hashes: dict[str, tuple[str, int]] = {}
     if root and root.get("nix_db"):
         # The database, a file of the layer, must have them before the layer is written.
         hashes, nars = _hash_first(store, nars), {}
-    entries = sorted_entries(store, _root_part(root, hashes, lib_dir))
+    entries = sorted_entries(store, _root_part(root, store, hashes, lib_dir))
     with BlobWriter(BLOB, codec(spec["compression"], lib_dir), threads) as blob:
         for entry in entries:
             _write_entry(blob, entry)
@@ -135,28 +147,36 @@ def _hash_first(store: list[Entry], nars: dict[str, NarOrder]) -> dict[str, tupl
 
 
 def _root_part(
-    root: dict[str, Any] | None, hashes: dict[str, tuple[str, int]], lib_dir: str
+    root: dict[str, Any] | None,
+    store: list[Entry],
+    hashes: dict[str, tuple[str, int]],
+    lib_dir: str,
 ) -> list[Entry]:
     if root is None:
         return []
     from docker_nix.layer.tool.customise import root_entries
 
-    return root_entries(root, SCRATCH, lib_dir, hashes)
+    return root_entries(root, SCRATCH, lib_dir, hashes, store)
 
 
 def _write_entry(blob: BlobWriter, entry: Entry) -> None:
     if entry.kind == FILE:
         _write_file(blob, entry)
         return
-    blob.write(header(entry.name, entry.kind, entry.mode, 0, entry.uid, entry.gid, entry.link))
+    blob.write(_header(entry))
     if entry.nar:
         entry.nar.add(entry)
+
+
+def _header(entry: Entry, size: int = 0) -> bytes:
+    member = entry.name, entry.kind, entry.mode, size, entry.uid, entry.gid, entry.link
+    return special_header(*member, xattrs=entry.xattrs) if entry.xattrs else header(*member)
 
 
 def _write_file(blob: BlobWriter, entry: Entry) -> None:
     file = InputFile(entry.path)
     try:
-        blob.write(header(entry.name, FILE, entry.mode, file.size, entry.uid, entry.gid))
+        blob.write(_header(entry, file.size))
         nar_data = entry.nar.begin_file(entry, file.size) if entry.nar else None
         for chunk in file.chunks(blob.space):
             if nar_data:

@@ -44,7 +44,7 @@ MANIFEST = json.dumps(
         ],
     }
 ).encode()
-LAYER = {"digest": sha256(BLOB), "size": len(BLOB), "diff_id": sha256(TAR)}
+LAYER: dict[str, Any] = {"digest": sha256(BLOB), "size": len(BLOB), "diff_id": sha256(TAR)}
 
 
 @pytest.fixture(autouse=True)

@@ -301,7 +301,8 @@ _CAUSES = (
     ),
     (
         r"context deadline exceeded|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded",
-        "{host} did not answer in time ({said}, {seconds} s); check the network, or the timeout",
+        "{host} did not answer in time ({said}, {seconds} s); check the network, or raise the "
+        "timeout",
     ),
     (
         r"connection refused|no such host|no route to host|network is unreachable"

@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from docker_nix.layer.tool import skopeo
 from docker_nix.layer.tool.errors import ToolError
-from docker_nix.layer.tool.skopeo import Access, Skopeo, explain
+from docker_nix.layer.tool.skopeo import Access, RegistryAccess, Skopeo, explain
 
 IMAGE = "registry.example.com:5000/team/app"
 DIGEST = f"sha256:{'a' * 64}"
@@ -84,7 +84,8 @@ def test_timeout_is_for_layers_and_an_upper_limit_for_manifests(
 
 
 def tls_options(fake: FakeSkopeo, host: str, scratch: Path, **settings: Any) -> list[str]:
-    access: Access = {**fake.access(), "registries": {host: settings}}  # type: ignore[typeddict-item]
+    registry: RegistryAccess = cast(RegistryAccess, settings)
+    access: Access = {**fake.access(), "registries": {host: registry}}
     scratch.mkdir(exist_ok=True)
     client = Skopeo(f"{host}/app", access, str(scratch))
     client.manifest(DIGEST)
