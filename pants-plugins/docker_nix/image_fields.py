@@ -380,7 +380,9 @@ class UidField(_IdField):
 
 class GidField(_IdField):
     alias = "gid"
-    help = "The number of the group that owns the files that the last layer has outside of the store."
+    help = (
+        "The number of the group that owns the files that the last layer has outside of the store."
+    )
 
 
 class ArchitectureField(StringField):
@@ -405,8 +407,8 @@ class OsField(StringField):
     alias = "os"
     help = help_text(
         """
-        The operating system the image is for, as Go names it. The default is that of the base image,
-        or else `linux`.
+        The operating system the image is for, as Go names it. The default is that of the base
+        image, or else `linux`.
         """
     )
 
@@ -558,6 +560,9 @@ class DiskSizeField(IntField):
         assert value is not None
         if isinstance(value, bool) or not 1 <= value <= 1024 * 1024:
             raise invalid(
-                cls.alias, address, f"is {value!r}.", "It must be a number of MiB from 1 to 1048576."
+                cls.alias,
+                address,
+                f"is {value!r}.",
+                "It must be a number of MiB from 1 to 1048576.",
             )
         return value

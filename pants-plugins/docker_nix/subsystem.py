@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Iterator, Optional
+from typing import Any, Iterator, Optional
 
 from pants.backend.docker.registries import DockerRegistries, DockerRegistryOptions
 from pants.core.util_rules.search_paths import ExecutableSearchPathsOptionMixin
@@ -41,7 +41,7 @@ class DockerNixSubsystem(Subsystem):
     options_scope = "docker-nix"
     help = "Reproducible container images from store paths, as Nix' dockerTools builds them."
 
-    registries = DictOption(
+    registries = DictOption[Any](
         help=softwrap(
             """
             Registries by an alias, as in `[docker].registries`, with two more keys for how they are

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -18,26 +17,13 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import pytest
 
 from docker_nix.layer.tool.skopeo import ACCESS_DIRECTORY
-from docker_nix.layer.tool.testing import library_dir
+from docker_nix.layer.tool.testing import install_tool
 from docker_nix.pull import access
 from support.registry import Answer, Registry, StubRegistry, write_auth_file
-from support.workspace import PROJECT
 
 PASSWORD = "s3cr3t-Passw0rd"
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
-
-# What `cli` does, for these commands.
-_MAIN = """\
-import sys
-sys.path.insert(0, sys.argv[1])
-from docker_nix.layer.tool import pull
-from docker_nix.layer.tool.errors import ToolError
-try:
-    getattr(pull, sys.argv[2].replace("-", "_"))(sys.argv[4:], sys.argv[3])
-except ToolError as error:
-    sys.exit(f"error: {error}")
-"""
 
 
 def sha256(data: bytes) -> str:
@@ -142,6 +128,11 @@ def offer(
     access.offer({"env": env, "registries": registries or {}, "timeout": timeout})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tool(tmp_path_factory: pytest.TempPathFactory) -> None:
+    Sandbox.tool = install_tool(tmp_path_factory.mktemp("tool"))
+
+
 @pytest.fixture(autouse=True)
 def offered(tmp_path: Path) -> Iterator[None]:
     """Access without the credentials that the user may have."""
@@ -152,16 +143,16 @@ def offered(tmp_path: Path) -> Iterator[None]:
 class Sandbox:
     """A directory as Pants makes it for a process, and the tool run in it."""
 
+    tool: Path
+
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir()
 
     def start(self, command: str, **spec: Any) -> subprocess.Popen[str]:
         (self.path / "spec.json").write_text(json.dumps(spec))
-        interpreter = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _MAIN]
-        arguments = [str(PROJECT / "pants-plugins"), command, str(library_dir()), "spec.json"]
         return subprocess.Popen(
-            [*interpreter, *arguments],
+            ["/bin/sh", str(self.tool), command, "spec.json"],
             cwd=self.path,
             env={},
             stdout=subprocess.PIPE,
@@ -570,9 +561,8 @@ def test_nothing_offered(stub: StubRegistry, tmp_path: Path, sandbox: Sandbox) -
     # Its parent is a shell that offers nothing.
     spec = {"image": f"{stub.address}/a", "digest": BASE.digest, "platform": AMD64}
     (sandbox.path / "spec.json").write_text(json.dumps(spec))
-    interpreter = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _MAIN]
-    arguments = [str(PROJECT / "pants-plugins"), "pull-manifest", "", "spec.json"]
-    command = ["/bin/sh", "-c", '"$@"; exit $?', "sh", *interpreter, *arguments]
+    tool = ["/bin/sh", str(sandbox.tool), "pull-manifest", "spec.json"]
+    command = ["/bin/sh", "-c", '"$@"; exit $?', "sh", *tool]
     subprocess.run(command, cwd=sandbox.path, env={}, check=True)
     sandbox.check_manifest(BASE)
     assert not Path(ACCESS_DIRECTORY.format(uid=os.geteuid()), str(os.getpid())).exists()

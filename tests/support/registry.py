@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import ssl
 import subprocess
 import threading
@@ -20,6 +19,16 @@ from typing import Dict, List, Mapping, Optional, Tuple
 from support.buildgrid import free_port
 
 _START_SECONDS = 60
+
+# All that Python 3.13 insists on.
+_EXTENSIONS = """\
+subjectAltName = IP:127.0.0.1, DNS:localhost
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature, keyEncipherment
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+"""
 
 
 class Registry:
@@ -138,11 +147,11 @@ def write_auth_file(path: Path, address: str, user: str, password: str) -> Path:
 
 def make_certificates(folder: Path) -> None:
     """Write a CA (`ca.crt`) and a certificate of it for 127.0.0.1 (`server.crt`, `server.key`)."""
-    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    (folder / "extensions").write_text(_EXTENSIONS)
     key = ["-newkey", "rsa:2048", "-nodes"]
     for command in (
         ["req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=Test CA"]
-        + ["-days", "30"],
+        + ["-days", "30", "-addext", "keyUsage=critical,keyCertSign,cRLSign"],
         ["req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=127.0.0.1"],
         ["x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key"]
         + ["-CAcreateserial", "-out", "server.crt", "-days", "30", "-extfile", "extensions"],
@@ -255,8 +264,3 @@ class StubRegistry:
             request.wfile.write(body[: len(body) // 2] if answer.cut else body)
         if answer.cut:
             request.close_connection = True
-
-
-def without_proxy(env: Mapping[str, str] = os.environ) -> Dict[str, str]:
-    """`env` without the variables that send requests elsewhere than to the registry."""
-    return {name: value for name, value in env.items() if not name.lower().endswith("_proxy")}

@@ -26,14 +26,14 @@ class ImageName:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One layer for the report, lowest first; sizes in bytes."""
+    """One layer for the report, lowest first; sizes in bytes, that of a base may be unknown."""
 
     kind: str
     digest: str
     media_type: str
     size: int
     diff_id: str
-    diff_size: int
+    diff_size: Optional[int]
     store_paths: Tuple[Dict[str, Any], ...]
 
 

@@ -118,9 +118,7 @@ async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
     unknown = [layer for layer in image.layers if layer.diff_size is None]
     indexes = await MultiGet(Get(LayerIndex, LayerIndexRequest(layer)) for layer in unknown)
     sizes = {layer.diff_id: layer.diff_size for layer in image.layers}
-    sizes.update(
-        (layer.diff_id, one.index["diff_size"]) for layer, one in zip(unknown, indexes)
-    )
+    sizes.update((layer.diff_id, one.index["diff_size"]) for layer, one in zip(unknown, indexes))
     zstd = any(layer.compression == "zstd" for layer in image.layers)
     inputs = await Get(
         Digest,

@@ -325,19 +325,19 @@ async def _nix_db(
     if not field_set.include_nix_db.value:
         return None
     known = {info.path: info for info in parts.tree.registered_paths}
-    for layer in (*parts.base_layers, *layers):
+    for in_base in parts.base_layers:
+        known.update((info.path, info) for info in in_base.store_paths)
+    for layer in layers:
         known.update((info.path, info) for info in layer.store_paths)
     unknown = [
         obj
         for obj in parts.contents.closure.objects
         if obj.path not in known and obj.path not in here
     ]
-    # A base from elsewhere has them, without a database that knows their hashes: pack them for those.
+    # A base from elsewhere has them, and no database that knows their hashes: pack them for those.
     packed = await MultiGet(Get(BuiltLayer, LayerRequest((obj,), "none")) for obj in unknown)
     known.update((info.path, info) for layer in packed for info in layer.store_paths)
-    return NixDatabase(
-        parts.contents.closure.roots, tuple(known[path] for path in sorted(known))
-    )
+    return NixDatabase(parts.contents.closure.roots, tuple(known[path] for path in sorted(known)))
 
 
 def _filled(value: Any, store_paths: Mapping[str, str]) -> Any:
@@ -427,7 +427,10 @@ async def build_layered_image(field_set: LayeredImageFieldSet) -> BuiltImage:
     # They know only the layer, as images share it; the latter is such as a full disk.
     except (ToolFailed, DockerNixError, IntrinsicError) as e:
         raise DockerNixError(f"The target {address} cannot be built. {e}") from e
-    own = [*(ImageLayer.of("store", layer) for layer in layers), ImageLayer.of("customisation", top)]
+    own = [
+        *(ImageLayer.of("store", layer) for layer in layers),
+        ImageLayer.of("customisation", top),
+    ]
     return await _image(field_set, parts, own)
 
 
@@ -464,9 +467,7 @@ async def build_single_image(field_set: SingleImageFieldSet) -> BuiltImage:
                 field_set.shadow_setup.value,
             )
         root = await _root_part(field_set, parts, nix_db, root_script)
-        built = await Get(
-            BuiltLayer, LayerRequest(objects, field_set.compression.value, root)
-        )
+        built = await Get(BuiltLayer, LayerRequest(objects, field_set.compression.value, root))
     except (ToolFailed, DockerNixError, IntrinsicError) as e:
         raise DockerNixError(f"The target {address} cannot be built. {e}") from e
     return await _image(field_set, parts, [ImageLayer.of("single", built)])

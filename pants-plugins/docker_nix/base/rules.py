@@ -10,9 +10,9 @@ import json
 from typing import Iterable
 
 from pants.core.target_types import FileSourceField, ResourceSourceField
+from pants.core.util_rules.environments import EnvironmentNameRequest
 from pants.engine.addresses import Addresses, UnparsedAddressInputs
 from pants.engine.environment import EnvironmentName
-from pants.core.util_rules.environments import EnvironmentNameRequest
 from pants.engine.fs import (
     CreateDigest,
     Digest,
@@ -238,9 +238,7 @@ async def index_layer(request: LayerIndexRequest) -> LayerIndex:
 
 @rule(desc="Merge the layers of a base image", level=LogLevel.DEBUG)
 async def merge_layers(request: BaseTreeRequest) -> BaseTree:
-    indexes = await MultiGet(
-        Get(LayerIndex, LayerIndexRequest(layer)) for layer in request.layers
-    )
+    indexes = await MultiGet(Get(LayerIndex, LayerIndexRequest(layer)) for layer in request.layers)
     return BaseTree.of([one.index for one in indexes])
 
 

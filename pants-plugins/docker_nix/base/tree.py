@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from docker_nix.layer.store_path_info import StorePathInfo
 from docker_nix.layer.tool.file_tree import FileTree, Node

@@ -59,7 +59,6 @@ class BaseFiles(Protocol):
         """The uid and gid of what is at `path`."""
 
 
-
 class Collision(ValueError):
     """Two contents, or a content and the base image, that want different things at one path."""
 

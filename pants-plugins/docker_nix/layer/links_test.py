@@ -1,10 +1,17 @@
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import pytest
 
-from docker_nix.layer.links import Collision, Entry, HashesNeeded, link_farm, unfit_entry
+from docker_nix.layer.links import (
+    Collision,
+    Entry,
+    HashesNeeded,
+    Link,
+    link_farm,
+    unfit_entry,
+)
 
 A = "/nix/store/aaaa-a"
 B = "/nix/store/bbbb-b"
@@ -15,7 +22,7 @@ def file(path: str, sha256: str = "1", kind: str = "f") -> Entry:
     return Entry(kind, path, sha256=sha256, size=1)
 
 
-def farm(a: List[Entry], b: List[Entry]) -> Tuple[Tuple[str, ...], ...]:
+def farm(a: List[Entry], b: List[Entry]) -> Tuple[Link, ...]:
     return link_farm([(A, a), (B, b)], ORIGINS)
 
 
@@ -171,3 +178,80 @@ def test_the_store_is_not_for_contents() -> None:
         assert unfit_entry(A, [entry], False) is None
     for entry in (Entry("d", "nix"), file("nix/storey"), file("nix/var/x"), file("a/nix/store")):
         assert unfit_entry(A, [entry], True) is None
+
+
+class Base:
+    """A base image with `bin -> usr/bin`, `tmp` for everybody, a file and a dangling symlink."""
+
+    _symlinks = {"bin": "usr/bin", "etc/mtab": "../proc/mounts", "run": "/var/run", "x": "y"}
+    _directories = {"usr": 0o755, "usr/bin": 0o755, "tmp": 0o1777, "etc": 0o755, "proc": 0o555}
+
+    def what(self, path: str) -> Optional[str]:
+        return "a file" if path == "etc/motd" else None
+
+    def symlink(self, path: str) -> Optional[str]:
+        return self._symlinks.get(path)
+
+    def directory(self, path: str) -> Optional[Tuple[int, int, int]]:
+        return (self._directories[path], 0, 5) if path in self._directories else None
+
+    def owner(self, path: str) -> Optional[Tuple[int, int]]:
+        return (0, 0) if path in self._symlinks else None
+
+
+def on_base(*entries: Entry, ids: Tuple[int, int] = (0, 0)) -> Tuple[Link, ...]:
+    return link_farm([(A, entries)], ORIGINS, Base(), ids)
+
+
+def test_symlinks_of_the_base_are_followed_and_its_directories_kept() -> None:
+    assert on_base(file("bin/app"), file("tmp/x"), file("opt/y")) == (
+        ("d", "opt"),
+        ("l", "opt/y", f"{A}/opt/y"),
+        ("d", "tmp", 0o1777, 0, 5),
+        ("l", "tmp/x", f"{A}/tmp/x"),
+        ("d", "usr", 0o755, 0, 5),
+        ("d", "usr/bin", 0o755, 0, 5),
+        ("l", "usr/bin/app", f"{A}/bin/app"),
+    )
+
+
+def test_what_is_behind_a_dangling_symlink_of_the_base_is_made() -> None:
+    assert on_base(file("run/pid")) == (
+        ("d", "var"),
+        ("d", "var/run"),
+        ("l", "var/run/pid", f"{A}/run/pid"),
+    )
+
+
+def test_what_the_base_has_is_left_out() -> None:
+    same = Entry("l", "x", target="y")
+    assert on_base(same, Entry("d", "tmp"), Entry("d", "bin")) == ()
+    assert on_base(Entry("l", "bin", target="usr/bin")) == ()
+    assert on_base(same, ids=(1, 0)) == (("l", "x", "y"),)
+    assert on_base(Entry("l", "x", target="z")) == (("l", "x", "z"),)
+
+
+def test_a_file_takes_the_place_of_one_of_the_base() -> None:
+    assert on_base(file("etc/motd"), file("etc/mtab")) == (
+        ("d", "etc", 0o755, 0, 5),
+        ("l", "etc/motd", f"{A}/etc/motd"),
+        ("l", "etc/mtab", f"{A}/etc/mtab"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (file("tmp"), "/tmp is a directory in the base image and a file in //:a"),
+        (file("bin"), "/bin is a directory in the base image and a file in //:a"),
+        (
+            Entry("l", "usr", target="opt"),
+            "/usr is a directory in the base image and a symlink to opt in //:a",
+        ),
+        (file("etc/motd/x"), "/etc/motd is a file in the base image and a directory in //:a"),
+    ],
+)
+def test_collisions_with_the_base(entry: Entry, message: str) -> None:
+    with pytest.raises(Collision) as caught:
+        on_base(entry)
+    assert str(caught.value) == message

@@ -30,8 +30,8 @@ from pants.util.logging import LogLevel
 from docker_nix.errors import DockerNixError
 from docker_nix.layer import native_libraries, tool_process
 from docker_nix.layer.links import Entry, Link
-from docker_nix.layer.tool_process import ToolResult, ToolRun
 from docker_nix.layer.store_path_info import StorePathInfo
+from docker_nix.layer.tool_process import ToolResult, ToolRun
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
 from docker_nix.subsystem import DockerNixSubsystem
 

@@ -29,10 +29,10 @@ from docker_nix.base_fields import (
     PullImageDigestField,
     PullImageNameField,
 )
+from docker_nix.build_platform import default_platform
 from docker_nix.errors import DockerNixError, field_error
 from docker_nix.image_fields import ArchitectureField, OsField, OutputFormatField, VariantField
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
-from docker_nix.build_platform import default_platform
 from docker_nix.pull import access
 from docker_nix.subsystem import DockerNixSubsystem
 

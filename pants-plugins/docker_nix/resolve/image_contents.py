@@ -18,6 +18,12 @@ from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
 from docker_nix.errors import DockerNixError, field_error
+from docker_nix.image_fields import (
+    ContentsField,
+    ExtraCommandsField,
+    ImageConfigField,
+    RunAsRootField,
+)
 from docker_nix.layer.links import unfit_entry
 from docker_nix.resolve.files import NoCycle, NoCycleRequest
 from docker_nix.resolve.references import Reference, references
@@ -26,12 +32,6 @@ from docker_nix.resolve.types import (
     ListingRequest,
     ResolveAddressRequest,
     StoreClosure,
-)
-from docker_nix.image_fields import (
-    ContentsField,
-    ExtraCommandsField,
-    ImageConfigField,
-    RunAsRootField,
 )
 
 
@@ -81,9 +81,7 @@ def _config_references(config: ImageConfigField) -> List[Reference]:
     return [ref for parts in config.parts() for ref in references(parts)]
 
 
-def _script_references(
-    script: Union[ExtraCommandsField, RunAsRootField, None]
-) -> List[Reference]:
+def _script_references(script: Union[ExtraCommandsField, RunAsRootField, None]) -> List[Reference]:
     return list(references(script.parts())) if script else []
 
 
@@ -172,9 +170,7 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
             "inside.\n\nRemove it from that package, or that package from the contents."
         ) from e
     visible = StoreClosure.merge(listed)
-    referred = StoreClosure.merge(
-        [*by_config.values(), *by_script.values(), *by_root.values()]
-    )
+    referred = StoreClosure.merge([*by_config.values(), *by_script.values(), *by_root.values()])
     closure = StoreClosure(visible.roots, StoreClosure.merge([visible, referred]).objects)
 
     listings = await MultiGet(

@@ -20,15 +20,15 @@ from pants.engine.target import FieldSetsPerTarget, FieldSetsPerTargetRequest, T
 from pants.engine.unions import UnionMembership, UnionRule
 from pants.util.logging import LogLevel
 
+from docker_nix.base_fields import PullImageDigestField
 from docker_nix.errors import DockerNixError
+from docker_nix.image_fields import ContentsField
 from docker_nix.resolve.types import (
     StoreClosure,
     StoreClosureRequest,
     StoreObject,
     archive_format,
 )
-from docker_nix.base_fields import PullImageDigestField
-from docker_nix.image_fields import ContentsField
 
 TreeEntry = Union[FileEntry, SymlinkEntry, Directory]
 

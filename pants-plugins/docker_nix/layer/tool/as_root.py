@@ -10,7 +10,7 @@ import os
 import stat
 
 from docker_nix.layer.tool import rootfs
-from docker_nix.layer.tool.entries import Entry, show, to_bytes
+from docker_nix.layer.tool.entries import Entry, show
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.tar_format import DIRECTORY, FILE, HARDLINK, SYMLINK
 
@@ -103,9 +103,7 @@ def _copy(path: bytes, to: bytes) -> None:
     copyfile(path, to)
 
 
-def _check_store(
-    changes: rootfs.Changes, own: dict[bytes, Entry], placed: rootfs.Snapshot
-) -> None:
+def _check_store(changes: rootfs.Changes, own: dict[bytes, Entry], placed: rootfs.Snapshot) -> None:
     """Raises `ToolError` unless the store is as it was before the script."""
     left = {name for name in own if name.startswith(_STORE + b"/")}
     for entry in changes.entries:

@@ -112,23 +112,22 @@ def _database(
     os.makedirs(scratch, exist_ok=True)
     entries.setdefault(b"nix", Entry(b"nix", DIRECTORY, 0o755))
     for number, (kind, path, *more) in enumerate(nix_db.entries(infos, spec["roots"])):
+        content: Any = more[0] if more else b""
         name = to_bytes(path)
         if kind == "d":
             entry = Entry(name, DIRECTORY, 0o755)
         elif kind == "l":
-            entry = Entry(name, SYMLINK, 0o777, link=to_bytes(str(more[0])))
+            entry = Entry(name, SYMLINK, 0o777, link=to_bytes(content))
         else:
             on_disk = os.path.join(scratch, f"nix-db-{number}")
             with open(on_disk, "wb") as file:
-                file.write(bytes(more[0]))
+                file.write(content)
             entry = Entry(name, FILE, 0o644, path=to_bytes(on_disk))
         entry.uid, entry.gid = root["uid"], root["gid"]
         entries[name] = entry
 
 
-def _run_script(
-    root: dict[str, Any], directory: str, scratch: str, lib_dir: str
-) -> list[Entry]:
+def _run_script(root: dict[str, Any], directory: str, scratch: str, lib_dir: str) -> list[Entry]:
     from docker_nix.layer.tool.script import run_script
 
     store = os.path.join(scratch, "nix-root")

@@ -267,10 +267,10 @@ def run_skopeo(*args: str) -> None:
 
 
 def unpacked_layout(members: Members) -> str:
-    write_tar("layout.tar", members)
-    with tarfile.open("layout.tar") as archive:
-        for member in archive:
-            archive.extract(member, "layout")
+    for name, content in members.items():
+        path = Path("layout", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     return "oci:layout"
 
 

@@ -9,8 +9,8 @@ An index is a JSON object:
   `layer_members.Member`. A file has its size and its SHA-256 in hex after that, also where it is a
   hard link; a symlink its text; a device its major and minor number. "h" is a hard link to the path
   that follows, a file of a lower layer. The root, if the layer has it, is the directory "";
-- `nix_db`: if the layer has a Nix database, its valid paths, sorted, each as `[path, hash of the NAR
-  ("sha256:<hex>"), its size, references]`;
+- `nix_db`: if the layer has a Nix database, its valid paths, sorted, each as `[path, hash of the
+  NAR ("sha256:<hex>"), its size, references]`;
 - `whiteouts`: the paths that the layer hides in lower layers, and `opaque`: the directories in
   which it hides all that lower layers have.
 
@@ -27,7 +27,7 @@ import json
 import os
 import tempfile
 from functools import partial
-from typing import Any, BinaryIO, Iterator
+from typing import Any, IO, Iterator
 
 from docker_nix.layer.tool.decompress import CHUNK_BYTES
 from docker_nix.layer.tool.errors import ToolError
@@ -135,8 +135,8 @@ def _valid_paths(database: str) -> list[Any]:
         # Immutable: nobody writes to it, and no journal is looked for beside it.
         connection = sqlite3.connect(f"file:{database}?immutable=1", uri=True)
         try:
-            for path, digest, size in connection.execute("SELECT path, hash, narSize FROM ValidPaths"):
-                paths[path] = [path, digest, size, []]
+            for row in connection.execute("SELECT path, hash, narSize FROM ValidPaths"):
+                paths[row[0]] = [*row, []]
             for referrer, reference in connection.execute(
                 "SELECT a.path, b.path FROM Refs JOIN ValidPaths a ON a.id = referrer "
                 "JOIN ValidPaths b ON b.id = reference ORDER BY b.path"
@@ -149,7 +149,7 @@ def _valid_paths(database: str) -> list[Any]:
     return [paths[path] for path in sorted(paths)]
 
 
-def _sha256(stream: Readable, copy: BinaryIO | None = None) -> tuple[str, int]:
+def _sha256(stream: Readable, copy: IO[bytes] | None = None) -> tuple[str, int]:
     """The digest, in hex, of what is left of a stream, and its size in bytes."""
     digest = hashlib.sha256()
     size = 0

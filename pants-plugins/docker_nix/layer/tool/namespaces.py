@@ -151,7 +151,10 @@ def in_root_namespace(work: Callable[[], Any], mount_point: bytes) -> Any:
             raise ToolError("run_as_root was cancelled")
         for fd in (unshared, tell_unshared, mapped):
             os.close(fd)
-        os.setgroups([])
+        try:
+            os.setgroups([])
+        except PermissionError:
+            pass  # a namespace around this one forbids it to all in it
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         _prctl_die_with_parent()
@@ -255,24 +258,24 @@ def _report(work: Callable[[], Any], writer: int) -> None:
     """Runs `work`, and writes to `writer` how that ended."""
     import marshal
 
-    message: tuple[Any, ...]
     try:
-        message = ("result", work())
+        message = marshal.dumps(("result", work()))
     except Refused as error:
-        message = ("refused", error.action, error.number)
+        message = marshal.dumps(("refused", error.action, error.number))
     except ToolError as error:
-        message = ("error", str(error))
+        message = marshal.dumps(("error", str(error)))
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename else ""
-        message = ("error", f"{name}: {error.strerror}" if name else str(error))
+        text = f"{name}: {error.strerror}" if name else str(error)
+        message = marshal.dumps(("error", text))
     except BaseException:
         import traceback
 
-        message = ("crash", traceback.format_exc())
+        message = marshal.dumps(("crash", traceback.format_exc()))
     sys.stdout.flush()
     sys.stderr.flush()
     with os.fdopen(writer, "wb") as file:
-        file.write(marshal.dumps(message))
+        file.write(message)
     os._exit(0)
 
 
@@ -330,8 +333,8 @@ def _write_subordinate_ids(pid: int, kind: str) -> None:
     if first == 1:
         raise ToolError(
             f"run_as_root needs subordinate ids, and {_ID_FILES[kind]} has none for "
-            f"{user.pw_name}; add some: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "
-            f"{user.pw_name}"
+            f"{user.pw_name}; add some: sudo usermod --add-subuids 100000-165535 "
+            f"--add-subgids 100000-165535 {user.pw_name}"
         )
     ended = subprocess.run(
         [helper, str(pid), *arguments], capture_output=True, env={}, encoding="utf-8"

@@ -78,6 +78,8 @@ def test_errors_come_back(mount_point: bytes) -> None:
     def bug() -> None:
         raise KeyError("a bug")
 
+    with pytest.raises(RuntimeError, match="unmarshallable object"):
+        in_root_namespace(object, mount_point)
     with pytest.raises(ToolError, match="^what is wrong: \u00fc$"):
         in_root_namespace(tool_error, mount_point)
     with pytest.raises(ToolError, match="^/not/there: No such file or directory$"):
@@ -140,10 +142,11 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         child = Child(lambda: time.sleep(1000))
         return child.pid
 
+    grandchildren = []
     for _ in range(20):
         with Child(parent) as child:
-            grandchild = child.result()
-        _wait_until(lambda: not _is_alive(grandchild))
+            grandchildren.append(child.result())
+    _wait_until(lambda: not any(map(_is_alive, grandchildren)))
 
 
 def test_leaving_the_context_kills_the_child() -> None:
@@ -279,8 +282,8 @@ def test_a_machine_that_forbids_user_namespaces(public: Path) -> None:
     unshare = ["/usr/bin/unshare", "--user", "--map-root-user"]
     result = _run(public, *unshare, "/bin/sh", "-c", limit, "-")
     assert result.stderr == (
-        "run_as_root needs new user and mount namespaces, which this machine refuses (No space left "
-        "on device): sysctl user.max_user_namespaces is 0; set it to a higher number\n"
+        "run_as_root needs new user and mount namespaces, which this machine refuses (No space "
+        "left on device): sysctl user.max_user_namespaces is 0; set it to a higher number\n"
     )
 
 

@@ -16,7 +16,15 @@ from docker_nix.layer.tool.files import InputFile
 from docker_nix.layer.tool.inputs import locate_tree
 from docker_nix.layer.tool.nar_order import NarOrder
 from docker_nix.layer.tool.quick_json import dumps, loads
-from docker_nix.layer.tool.tar_format import BLOCK_SIZE, DIRECTORY, END, FILE, PADDING, header, special_header
+from docker_nix.layer.tool.tar_format import (
+    BLOCK_SIZE,
+    DIRECTORY,
+    END,
+    FILE,
+    PADDING,
+    header,
+    special_header,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small layer

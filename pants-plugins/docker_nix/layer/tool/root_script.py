@@ -71,7 +71,7 @@ def run(
     is empty, and its output goes to stderr. Nothing that it starts outlives it. Raises `ToolError`
     if it fails, or cannot be run.
     """
-    mount_point = root
+    root = mount_point = os.path.abspath(root)
     while not os.path.ismount(mount_point):
         mount_point = os.path.dirname(mount_point)
     namespaces.limit_disk(mount_point, disk_size)

@@ -355,6 +355,22 @@ def test_nothing_is_left_where_a_process_is_killed(tmp_path: Path, victim: str, 
     assert os.listdir(mount_point) == []
 
 
+def test_a_container_that_hides_parts_of_proc(tmp_path: Path) -> None:
+    package = str(Path(__file__).parents[3])
+    hide = 'mount -t tmpfs hidden /proc/sys; exec "$@"'
+    result = subprocess.run(
+        [
+            *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", hide, "-"),
+            *(sys.executable, "-c", PROGRAM, package, str(tmp_path / "mount"), BUSYBOX, "in it"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    expected = "run_as_root needs to mount /proc, which this machine refuses (Operation not"
+    assert expected in result.stderr
+    assert "systempaths=unconfined" in result.stderr
+
+
 def test_a_shell_that_is_killed(tmp_path: Path) -> None:
     package = str(Path(__file__).parents[3])
     process = subprocess.Popen(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small l
 _CHUNK_BYTES = 128 * 1024
 _ZEROS = bytes(_CHUNK_BYTES)
 _NANOSECONDS = 1_000_000_000
-_CLOCK_REALTIME_COARSE = 5  # source: <time.h> of Linux; what file times are made with
+_CLOCK_REALTIME_COARSE = 5  # source: <time.h> of Linux; file times are made with this clock
 _WHITEOUT_MODE = 0o600
 
 _SPECIAL = {
@@ -63,6 +63,7 @@ class Found:
 class Snapshot:
     """What lies below a directory now, for `changes` to compare with.
 
+    :param directory: as in `unpack_layers`.
     :param digests: the SHA-256 of files, by inode. Without it, a file that was written to since
         then counts as changed even where it has the same content.
     :param xattrs: the extended attributes of files, by inode; none of others.
@@ -75,14 +76,27 @@ class Snapshot:
         xattrs: Mapping[int, _Xattrs] | None = None,
     ) -> None:
         self.paths = _scan(directory)
-        newest = 0
         for found in self.paths.values():
             found.digest = (digests or {}).get(found.inode)
             found.xattrs = (xattrs or {}).get(found.inode, {})
-            newest = max(newest, found.ctime)
-        # Else a change that follows at once might have the same time.
-        while newest <= time.time_ns() and _file_time() <= newest:
-            time.sleep(0.001)
+        # Whether all that is written from now on changes the time of its file.
+        self.times_tell = _mapped_writes_change_times(directory + b".probe")
+
+    def is_same(self, name: bytes, now: Found, on_disk: bytes) -> bool:
+        """Whether what is at a path `now` is what was there."""
+        before = self.paths.get(name)
+        if before is None:
+            return False
+        is_file = now.kind == stat.S_IFREG
+        if (before.inode, before.ctime) == (now.inode, now.ctime):
+            if self.times_tell or not is_file or not before.digest:
+                return True
+        for field in ("kind", "mode", "uid", "gid", "link"):
+            if getattr(before, field) != getattr(now, field):
+                return False
+        if (is_file or now.kind == stat.S_IFDIR) and before.xattrs != _xattrs(on_disk):
+            return False
+        return not is_file or (before.size == now.size and before.digest == _digest(on_disk))
 
 
 class Changes:
@@ -111,6 +125,7 @@ class Changes:
 def unpack_layers(layers: Iterable[Mapping[str, str]], directory: bytes, lib_dir: str) -> Snapshot:
     """Lays out the file system that the layers are in the empty `directory`.
 
+    :param directory: not the top of its mount, as files are prepared beside it.
     :param layers: lowest first: `file`, its path, compressed or not, and `diff_id`.
 
     Must run as root, if only of a user namespace. All times are `MTIME`. Left out are devices, as
@@ -158,7 +173,7 @@ def changes(
     first_names: dict[int, bytes] = {}
     for name in sorted(now):
         found, on_disk = now[name], os.path.join(directory, name)
-        if _is_same(base.paths.get(name), found, on_disk):
+        if base.is_same(name, found, on_disk):
             continue
         entry = entries[name] = _entry(name, found, on_disk, description)
         if entry.kind == FILE and first_names.setdefault(found.inode, name) != name:
@@ -169,11 +184,15 @@ def changes(
             xattrs[name] = attributes
     gone = [name for name in base.paths if name and name not in now and _is_in(_parent(name), now)]
     whiteouts = [
-        Entry(os.path.join(_parent(name), b".wh." + os.path.basename(name)), FILE, _WHITEOUT_MODE)
-        for name in sorted(gone)
+        Entry(
+            os.path.join(_parent(name), b".wh." + os.path.basename(name)),
+            FILE,
+            _WHITEOUT_MODE,
+            path=empty_file,
+        )
+        for name in gone
     ]
-    for entry in whiteouts:
-        entry.path = empty_file
+    whiteouts.sort(key=lambda entry: entry.name)
     parents = {parent for name in (*entries, *gone) for parent in _ancestors(name)}
     return Changes(
         list(entries.values()),
@@ -335,21 +354,6 @@ def _scan(directory: bytes) -> dict[bytes, Found]:
     return paths
 
 
-def _is_same(before: Found | None, now: Found, on_disk: bytes) -> bool:
-    if before is None:
-        return False
-    if (before.inode, before.ctime) == (now.inode, now.ctime):
-        return True
-    for field in ("kind", "mode", "uid", "gid", "link"):
-        if getattr(before, field) != getattr(now, field):
-            return False
-    if now.kind in (stat.S_IFREG, stat.S_IFDIR) and before.xattrs != _xattrs(on_disk):
-        return False
-    if now.kind != stat.S_IFREG:
-        return True
-    return before.size == now.size and before.digest == _digest(on_disk)
-
-
 def _entry(name: bytes, found: Found, on_disk: bytes, description: str) -> Entry:
     check_name(name)
     owner = found.uid, found.gid
@@ -399,9 +403,25 @@ def _ids(kind: str) -> str:
     return ", ".join(f"{first} to {first + count - 1}" for first, _, count in ranges)
 
 
-def _file_time() -> int:
-    """The time in nanoseconds that a file would get which is changed now."""
-    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+def _mapped_writes_change_times(path: bytes) -> bool:
+    """Whether a write through mmap(2) changes the time of a file like the one at `path`.
+
+    Not all kernels do that on a tmpfs. Whatever changes after this has a time of its own.
+    """
+    import mmap
+
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.ftruncate(fd, mmap.PAGESIZE)
+        before = os.fstat(fd).st_ctime_ns
+        while time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) <= before <= time.time_ns():
+            time.sleep(0.001)
+        with mmap.mmap(fd, mmap.PAGESIZE) as mapped:
+            mapped[0] = 1
+        return os.fstat(fd).st_ctime_ns != before
+    finally:
+        os.close(fd)
+        os.unlink(path)
 
 
 def _is_in(name: bytes, paths: Mapping[bytes, Found]) -> bool:

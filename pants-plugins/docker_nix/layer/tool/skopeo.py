@@ -301,8 +301,8 @@ _CAUSES = (
     ),
     (
         r"context deadline exceeded|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded",
-        "{host} did not answer in time ({said}, {seconds} s); check the network, or raise the "
-        "timeout",
+        "{host} did not answer in time ({said}, {seconds} s); check the network, or raise "
+        "[docker-nix].registry_timeout",
     ),
     (
         r"connection refused|no such host|no route to host|network is unreachable"

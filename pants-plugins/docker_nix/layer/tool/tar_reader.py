@@ -47,7 +47,8 @@ class TarMember(tarfile.TarInfo):
                 raise
             is_end = isinstance(error, tarfile.EmptyHeaderError)  # type: ignore[attr-defined]
             # Not so after a header that only says more of the next one.
-            if is_end and tarfile_.fileobj.tell() == tarfile_.offset:  # type: ignore[attr-defined]
+            position = cast(IO[bytes], tarfile_.fileobj).tell()
+            if is_end and position == tarfile_.offset:
                 raise MissingEnd("it ends without the end-of-archive mark") from error
             raise tarfile.ReadError(str(error)) from error
         if member.size < 0:
