@@ -32,7 +32,8 @@ def debian_with_python(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         ["mmdebstrap", "--quiet", "--variant=extract", f"--include={','.join(_PACKAGES)}"]
-        + ["bookworm", str(tar)],
+        # /bin and the like as symlinks, which real base images have.
+        + ["--hook-directory=/usr/share/mmdebstrap/hooks/merged-usr", "bookworm", str(tar)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

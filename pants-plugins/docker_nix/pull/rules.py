@@ -138,7 +138,7 @@ async def pull_image(
             ),
         )
     except ToolFailed as e:
-        raise DockerNixError(f"The target {address} cannot be pulled. {e}") from e
+        raise DockerNixError(f"The target {address} cannot be pulled.\n\n{e.output}") from e
     files = {file.path: file.content for file in await Get(DigestContents, Digest, result.digest)}
     manifest_json, config_json = files["manifest.json"], files["config.json"]
     manifest, config = json.loads(manifest_json), json.loads(config_json)

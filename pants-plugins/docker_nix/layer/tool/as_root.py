@@ -20,6 +20,11 @@ if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small l
 
 TMPFS = "scratch/tmpfs"
 _STORE = b"nix/store"
+# What Nix' `shadowSetup` puts on PATH: the programs that edit its files.
+SHADOW_PROGRAMS = (
+    *("chpasswd", "gpasswd", "groupadd", "groupdel", "groupmod", "passwd", "useradd", "userdel"),
+    "usermod",
+)
 
 
 def root_entries(
@@ -58,7 +63,8 @@ def root_entries(
     if spec["text"]:
         from docker_nix.layer.tool.root_script import run
 
-        run(spec["text"], root, disk_size=spec["disk_mib"])
+        lent = SHADOW_PROGRAMS if spec["shadow_setup"] else ()
+        run(spec["text"], root, disk_size=spec["disk_mib"], lent_programs=lent)
     changes = rootfs.changes(root, base, os.path.join(directory, b"empty"))
     _check_store(changes, own, placed)
     entries = [

@@ -53,7 +53,7 @@ class Child:
     """A forked process that runs `work`, and dies with this one.
 
     `result` gives what `work` returned: anything that `marshal` can write. To be used as a context
-    manager: on leaving, the process is killed if it still runs.
+    manager, in a thread that lasts as long: on leaving, the process is killed if it still runs.
     """
 
     def __init__(self, work: Callable[[], Any]) -> None:
@@ -149,15 +149,15 @@ def in_root_namespace(work: Callable[[], Any], mount_point: bytes) -> Any:
         os.write(tell_unshared, b"u")
         if not os.read(mapped, 1):
             raise ToolError("run_as_root was cancelled")
-        for fd in (unshared, tell_unshared, mapped):
-            os.close(fd)
         try:
             os.setgroups([])
         except PermissionError:
             pass  # a namespace around this one forbids it to all in it
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        _prctl_die_with_parent()
+        _die_with_parent(mapped)  # as the kernel forgets that whenever the ids change
+        for fd in (unshared, tell_unshared, mapped):
+            os.close(fd)
         mount(b"none", b"/", None, RECURSIVE | PRIVATE, action="private mounts")
         options = b"mode=0755,size=%d,nr_inodes=%d" % (_free_memory(), _MANY)
         mount(b"tmpfs", mount_point, b"tmpfs", 0, options, action="to mount a tmpfs")
@@ -233,23 +233,17 @@ def _call(action: str, function: str, *arguments: Any) -> None:
         raise Refused(action, ctypes.get_errno())
 
 
-def _prctl_die_with_parent() -> None:
-    """The kernel forgets this whenever the process gets other ids."""
+def _die_with_parent(pipe: int) -> None:
+    """Lets the kernel kill this process when its parent ends, which has the other end of `pipe`."""
     import ctypes
-
-    nothing = ctypes.c_ulong(0)
-    kill = ctypes.c_ulong(signal.SIGKILL)
-    _call("to die", "prctl", _PR_SET_PDEATHSIG, kill, nothing, nothing, nothing)
-
-
-def _die_with_parent(writer: int) -> None:
     import select
 
     if sys.platform == "linux":
-        _prctl_die_with_parent()
-    # It may have died before: then nobody can read what we write.
+        kill, nothing = ctypes.c_ulong(signal.SIGKILL), ctypes.c_ulong(0)
+        _call("to die", "prctl", _PR_SET_PDEATHSIG, kill, nothing, nothing, nothing)
+    # It may have ended before: then the pipe has no other end.
     poll = select.poll()
-    poll.register(writer, 0)
+    poll.register(pipe, 0)
     if poll.poll(0):
         os._exit(1)
 

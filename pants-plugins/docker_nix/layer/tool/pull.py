@@ -113,7 +113,7 @@ def _pull_layers(spec: Json, lib_dir: str) -> None:
     layers: dict[str, Json] = {layer["digest"]: layer for layer in spec["layers"]}
     for digest in layers:
         parse_digest(digest, spec["image"])
-    os.mkdir(LAYERS)
+    os.makedirs(LAYERS, exist_ok=True)  # Pants makes the directories of outputs
     if not layers:
         return
     copied = os.path.join(SCRATCH, "image")

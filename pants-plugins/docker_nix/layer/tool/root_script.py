@@ -13,13 +13,14 @@ import os
 import signal
 import stat
 
-from docker_nix.layer.tool import namespaces
+from docker_nix.layer.tool import host_programs, namespaces
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.namespaces import Child
+from docker_nix.layer.tool.rootfs import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small layer
-    from typing import Mapping, NoReturn
+    from typing import Mapping, NoReturn, Sequence
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -57,14 +58,17 @@ def run(
     *,
     disk_size: int,
     env: Mapping[str, str] | None = None,
+    lent_programs: Sequence[str] = (),
     description: str = _NAME,
 ) -> None:
     """Runs `script` in the directory `root`, as it looks from there: `root` is /.
 
-    :param root: on the tmpfs of `namespaces.in_root_namespace`, whose `work` must call this. It has
-        the shell, bash or sh, which stops at the first command that fails.
+    :param root: on the tmpfs of `namespaces.in_root_namespace`, whose `work` must call this. The
+        shell is its bash or sh, or else this machine's; it stops at the first command that fails.
     :param disk_size: the MiB that the script may write.
     :param env: variables beside the usual ones.
+    :param lent_programs: names of programs of this machine that the script may call where the image
+        does not have them.
     :param description: what the script is called in errors.
 
     The script has its own processes, mounts, network (a loopback device) and host name. Its input
@@ -76,6 +80,7 @@ def run(
         mount_point = os.path.dirname(mount_point)
     namespaces.limit_disk(mount_point, disk_size)
     made = [name for name in (b"proc", b"dev") if _make_mount_point(root, name)]
+    host = _Host(root, lent_programs)
 
     def supervise() -> int:
         namespaces.unshare(
@@ -86,7 +91,7 @@ def run(
             | namespaces.NEW_NETWORK,
             "new mount, pid, ipc, uts and network namespaces",
         )
-        with Child(lambda: _become_script(script, root, env or {})) as shell:
+        with Child(lambda: _become_script(script, root, env or {}, host)) as shell:
             code = shell.result_or_exit()
             assert isinstance(code, int)
             return code
@@ -124,18 +129,46 @@ def _make_mount_point(root: bytes, name: bytes) -> bool:
         ) from None
 
 
-def _become_script(script: str, root: bytes, env: Mapping[str, str]) -> NoReturn:
+class _Host:
+    """What the script uses of this machine: the shell, where the image has none, and programs."""
+
+    def __init__(self, root: bytes, programs: Sequence[str]) -> None:
+        self.functions = ""
+        self.shell: list[str] | None = None
+        if programs:
+            self.functions = host_programs.functions(programs)
+        if not any(_is_there(root, shell) for shell, _ in _SHELLS):
+            self.shell = host_programs.command("bash")
+
+    def mount(self, dev: bytes) -> None:
+        """Makes the machine's programs visible in the image's /dev."""
+        if not self.functions and not self.shell:
+            return
+        place = os.path.join(dev, os.path.basename(host_programs.PLACE))
+        for name in host_programs.DIRECTORIES:
+            source, target = b"/" + name, os.path.join(place, name)
+            # Those that are symlinks lead to another of them, and their programs are there.
+            if os.path.isdir(source) and not os.path.islink(source):
+                os.makedirs(target)
+                _bind_read_only(source, target, "to mount directories")
+
+
+def _is_there(root: bytes, path: str) -> bool:
+    return os.path.exists(os.path.join(root, resolve(root, path.encode())))
+
+
+def _become_script(script: str, root: bytes, env: Mapping[str, str], host: _Host) -> NoReturn:
     """Makes this process, which must be the first of its pid namespace, the shell."""
     import socket
 
     os.setsid()
     socket.sethostname(_HOSTNAME)
     _start_loopback()
-    text = script.encode("utf-8", "surrogateescape")
-    _mount_all(root, text)
+    text = (host.functions + script).encode("utf-8", "surrogateescape")
+    _mount_all(root, text, host)
     namespaces.change_root(root)
     os.umask(0o022)
-    shell, options = _shell()
+    shell, options = _shell(host)
     # Where the text is does not show in $0, as it does when the shell is given a file.
     arguments = [shell, *options, "-c", f". /dev/{_NAME}", _NAME]
     null = os.open("/dev/null", os.O_RDONLY)
@@ -154,7 +187,7 @@ def _become_script(script: str, root: bytes, env: Mapping[str, str]) -> NoReturn
         ) from error
 
 
-def _mount_all(root: bytes, script: bytes) -> None:
+def _mount_all(root: bytes, script: bytes, host: _Host) -> None:
     """Mounts `root` on itself, and in it /proc and a /dev with the script's text in it."""
     mount, action = namespaces.mount, "to mount devices"
     mount(root, root, None, namespaces.BIND | namespaces.RECURSIVE, action="to mount directories")
@@ -179,6 +212,7 @@ def _mount_all(root: bytes, script: bytes) -> None:
     mount(b"tmpfs", shared, b"tmpfs", harmless, _SHARED_MEMORY_SIZE, action=action)
     with open(os.path.join(dev, _NAME.encode()), "wb") as file:
         file.write(script)
+    host.mount(dev)
 
 
 def _bind_read_only(source: bytes, target: bytes, action: str) -> None:
@@ -201,13 +235,15 @@ def _start_loopback() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
 
 
-def _shell() -> tuple[str, tuple[str, ...]]:
+def _shell(host: _Host) -> tuple[str, tuple[str, ...]]:
     for path, options in _SHELLS:
         if os.access(path, os.X_OK):
             return path, options
+    if host.shell:
+        return host.shell[0], (*host.shell[1:], *_SHELLS[0][1])
     raise ToolError(
-        "run_as_root needs a shell, and the image has neither /bin/bash nor /bin/sh; add one to "
-        "contents, or build from an image that has one"
+        "run_as_root needs a shell, and the image has neither /bin/bash nor /bin/sh, nor does this "
+        "machine have a bash to lend; add one to contents, or build from an image that has one"
     )
 
 

@@ -209,8 +209,8 @@ def changes(
 def resolve(root: bytes, path: bytes) -> bytes:
     """Where `path` leads in the file system in `root`: relative to it, and free of symlinks.
 
-    Both of the links and of what is missing, ".." leads up, but never out of `root`. Raises
-    `ToolError` where symlinks lead in a circle.
+    What is not there is taken for directories, and nothing leads out of `root`. Raises `ToolError`
+    where symlinks lead in a circle.
     """
     done: list[bytes] = []
     rest = path.split(b"/")[::-1]
