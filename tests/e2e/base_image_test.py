@@ -317,7 +317,9 @@ def repo(tmp_path_factory: pytest.TempPathFactory, docker: DockerEngine) -> Iter
     write_layout(one, base_layers(), BASE_CONFIG)
     write_layout(two, base_layers("from another\n"), BASE_CONFIG, tag="other")
     check_output("skopeo", "copy", f"oci:{one}:base", f"oci-archive:{root}/oci.tar:base")
-    check_output("skopeo", "copy", f"oci:{one}:base", f"docker-archive:{root}/skopeo.tar:base/one:v1")
+    check_output(
+        "skopeo", "copy", f"oci:{one}:base", f"docker-archive:{root}/skopeo.tar:base/one:v1"
+    )
     check_output("skopeo", "copy", f"oci:{two}:other", f"docker-archive:{folder}/2.tar:base/two:v2")
     for archive in (root / "skopeo.tar", folder / "2.tar"):
         docker.load(archive)

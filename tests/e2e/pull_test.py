@@ -123,9 +123,7 @@ def image(folder: Path) -> Image:
 
 def pull_target(name: str, image: str, digest: str, **fields: object) -> str:
     more = "".join(f", {field}={value!r}" for field, value in fields.items())
-    return (
-        f"docker_nix_pull(name={name!r}, image_name={image!r}, image_digest={digest!r}{more})\n"
-    )
+    return f"docker_nix_pull(name={name!r}, image_name={image!r}, image_digest={digest!r}{more})\n"
 
 
 def on_top(name: str, base: str, **fields: object) -> str:
@@ -214,9 +212,10 @@ def test_logins_and_where_they_must_not_be(folder: Path, image: Image) -> None:
     """Each way to log in works, a changed login is seen, and no trace of any of them is kept."""
     root = folder / "logins"
     ways = ("docker-config", "home", "auth-file", "helper", "no-pantsd")
-    with Registry(root / "registry", users={"joe": PASSWORD}, tls=True) as registry, BuildGrid(
-        root / "grid"
-    ) as grid:
+    with (
+        Registry(root / "registry", users={"joe": PASSWORD}, tls=True) as registry,
+        BuildGrid(root / "grid") as grid,
+    ):
         for way in ways:
             assert registry.push(f"oci:{image.layout}:base", f"team/{way}") == image.digest
         ca_file = root / "keys/ca.pem"
@@ -241,7 +240,7 @@ def test_logins_and_where_they_must_not_be(folder: Path, image: Image) -> None:
             for settings in (".config", ".pip"):  # which package index to use
                 (home / settings).symlink_to(Path.home() / settings)
         common = {"HOME": str(homes["nobody"]), "TMPDIR": str(root / "tmp")}
-        helper = root / "keys/bin/docker-credential-test"
+        helper = root / "bin/docker-credential-test"
         helper.parent.mkdir()
         helper.write_text(_HELPER)
         helper.chmod(0o755)

@@ -70,8 +70,10 @@ def root_entries(
     entries = [
         entry
         for entry in (*changes.parents, *changes.entries)
-        if not f"{entry.name.decode('latin-1')}/".startswith("nix/store/")
+        if not (entry.name + b"/").startswith(_STORE + b"/")
     ]
+    if not any(entry.name.startswith(b"nix/") for entry in entries):
+        entries = [entry for entry in entries if entry.name != b"nix"]  # the store's parent
     for entry in entries:
         entry.xattrs = changes.xattrs.get(entry.name)
     if extra_commands:

@@ -38,6 +38,7 @@ class Node:
         "mode",
         "uid",
         "gid",
+        "mtime",
         "size",
         "link",
         "device",
@@ -51,6 +52,7 @@ class Node:
         self.kind = kind
         self.mode = 0o755
         self.uid = self.gid = self.size = 0
+        self.mtime: float = 0
         self.link = b""
         self.device = (0, 0)
         self.xattrs: dict[bytes, bytes] = {}
@@ -61,6 +63,7 @@ class Node:
     def describe(self, member: Member, content: Any) -> None:
         """Gives it all that the member has."""
         self.mode, self.uid, self.gid = member.mode, member.uid, member.gid
+        self.mtime = member.mtime
         self.size, self.link, self.device = member.size, member.link, member.device
         self.xattrs, self.content, self.implied = member.xattrs, content, False
 

@@ -76,7 +76,12 @@ def _interpreter(path: str) -> str | None:
 
     with open(path, "rb") as file:
         start = file.read(64)
-        if start[:4] != b"\x7fELF" or start[4] not in (1, 2) or start[5] not in (1, 2):
+        if (
+            len(start) < 64
+            or start[:4] != b"\x7fELF"
+            or start[4] not in (1, 2)
+            or start[5] not in (1, 2)
+        ):
             raise ValueError(f"{path} is no ELF file")
         order = "<" if start[5] == 1 else ">"
         wide = start[4] == 2

@@ -45,9 +45,14 @@ class Member:
     :param device: the major and minor number of a device.
     :param xattrs: extended attributes, with the name's namespace: `security.capability`.
     :param data: the content of a file, to be read before the next member is asked for.
+
+    `mtime` is its time in seconds since the epoch.
     """
 
-    __slots__ = ("kind", "path", "mode", "uid", "gid", "size", "link", "device", "xattrs", "data")
+    __slots__ = (
+        *("kind", "path", "mode", "uid", "gid", "mtime"),
+        *("size", "link", "device", "xattrs", "data"),
+    )
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Member:
         self.mode = mode
         self.uid = uid
         self.gid = gid
+        self.mtime: float = 0
         self.size = size
         self.link = link
         self.device = device
@@ -243,6 +249,7 @@ def _change(info: TarMember) -> Change | None:
     if not (0 <= info.uid <= _MAX_ID and 0 <= info.gid <= _MAX_ID):
         raise _BadMember(f"has an impossible owner, {info.uid}:{info.gid}")
     member = Member(kind, path, info.mode & 0o7777, info.uid, info.gid)
+    member.mtime = info.mtime
     if kind == "f":
         member.size = info.size
     elif kind == "l":

@@ -258,9 +258,43 @@ def test_real_bash(tmp_path: Path) -> None:
         _run(tmp_path, "false | true; f() { false; true; }; f", make=with_bash)
 
 
-def test_no_shell(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match="neither /bin/bash nor /bin/sh; add one to contents"):
+def test_no_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(root_script.host_programs, "command", lambda name: None)
+    with pytest.raises(ToolError, match="neither /bin/bash nor /bin/sh, .* add one to contents"):
         _run(tmp_path, "true", make=os.mkdir)
+
+
+def test_the_shell_of_the_machine_where_the_image_has_none(tmp_path: Path) -> None:
+    script = """
+        set -o pipefail
+        echo "$0 ${BASH_VERSION:+in bash}" > out
+        groupadd() { echo "the script\'s own" >> out; }
+        groupadd
+        echo /* >> out
+        ! echo x > /dev/.host/usr/made 2>/dev/null
+    """
+    found = _run(tmp_path, script, ("out",), make=os.mkdir)
+    assert found["out"] == "run_as_root in bash\nthe script's own\n/dev /out /proc\n"
+    assert found[""] == ["out"]
+
+
+def test_programs_of_the_machine(tmp_path: Path) -> None:
+    def busybox_with_groupadd(root: str) -> None:
+        _busybox(root)
+        Path(root, "bin/groupadd").write_text("#!/bin/sh\necho of the image\n")
+        os.chmod(f"{root}/bin/groupadd", 0o755)
+
+    script = """
+        exec > out
+        groupadd --help
+        useradd --help | grep -c -- --no-create-home
+        ls /dev/.host
+        groupdel --help 2>/dev/null || echo not lent
+    """
+    lent = ("groupadd", "useradd", "no-such-program")
+    found = _run(tmp_path, script, ("out",), make=busybox_with_groupadd, lent_programs=lent)
+    first, second, *_, last = found["out"].splitlines()
+    assert (first, int(second) > 0, last) == ("of the image", True, "not lent")
 
 
 def test_a_shell_that_cannot_run_here(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import time
 
 from docker_nix.layer.tool.entries import Entry, check_name, show, to_bytes
 from docker_nix.layer.tool.errors import ToolError
-from docker_nix.layer.tool.tar_format import DIRECTORY, FILE, HARDLINK, MTIME, SYMLINK
+from docker_nix.layer.tool.tar_format import DIRECTORY, FILE, HARDLINK, SYMLINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small layer
@@ -128,7 +128,7 @@ def unpack_layers(layers: Iterable[Mapping[str, str]], directory: bytes, lib_dir
     :param directory: not the top of its mount, as files are prepared beside it.
     :param layers: lowest first: `file`, its path, compressed or not, and `diff_id`.
 
-    Must run as root, if only of a user namespace. All times are `MTIME`. Left out are devices, as
+    Must run as root, if only of a user namespace. Times are those in the layers. Left out are devices, as
     only root of the machine can make them, and those extended attributes that cannot be set. Raises
     `ToolError` where a layer is damaged or not the one with that `diff_id`, where it needs an owner
     that the namespace does not have, or more space than there is.
@@ -304,11 +304,13 @@ def _lay_out(root: Node, entries: list[tuple[bytes, Node]], directory: bytes) ->
             continue
         _describe(path, name, node, xattrs)
     _describe(directory, b"/", root, xattrs)
-    # Directories come last, as they change whenever something is put into them.
-    for path in reversed(list(placed.values())):
+    # Directories come last, as they change whenever something is put into them. Compiled Python files
+    # are good as long as the time of their source is what it was.
+    for name, node in reversed(entries):
+        path = os.path.join(directory, name)
         if os.path.lexists(path):
-            os.utime(path, (MTIME, MTIME), follow_symlinks=False)
-    os.utime(directory, (MTIME, MTIME))
+            os.utime(path, (node.mtime, node.mtime), follow_symlinks=False)
+    os.utime(directory, (root.mtime, root.mtime))
     return Snapshot(directory, digests, xattrs)
 
 
