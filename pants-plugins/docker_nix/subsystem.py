@@ -8,12 +8,14 @@ from typing import Any, Iterator, Optional
 
 from pants.backend.docker.registries import DockerRegistries, DockerRegistryOptions
 from pants.core.util_rules.search_paths import ExecutableSearchPathsOptionMixin
+from pants.option.errors import BooleanConversionError
 from pants.option.option_types import DictOption, IntOption, StrListOption, StrOption
 from pants.option.parser import Parser
 from pants.option.subsystem import Subsystem
 from pants.util.memo import memoized_property
 from pants.util.strutil import softwrap
 
+from docker_nix.assemble.image_config import is_image_name
 from docker_nix.errors import DockerNixError
 
 _REGISTRY_KEYS = {
@@ -25,7 +27,7 @@ _REGISTRY_KEYS = {
 
 @dataclass(frozen=True)
 class RegistryTransport:
-    """How the registry at an address is reached, where that is not plain HTTPS.
+    """How the registry at an address (`host[:port]`) is reached, where that is not plain HTTPS.
 
     :param insecure: whether plain HTTP, and HTTPS without a valid certificate, will do; None for
         the default, which is to take it from this machine itself and from no other.
@@ -87,7 +89,7 @@ class DockerNixSubsystem(Subsystem):
         """The registries as Pants' own docker backend understands them. Raises DockerNixError."""
         for alias, options in self.registries.items():
             where = f"The option [docker-nix].registries has the registry {alias!r}"
-            if not isinstance(options, dict) or not isinstance(options.get("address"), str):
+            if not isinstance(options, dict) or not options.get("address"):
                 raise DockerNixError(
                     f"{where} without an address.\n\nGive it as "
                     f'[docker-nix.registries.{alias}] with address = "host:port".'
@@ -98,6 +100,19 @@ class DockerNixSubsystem(Subsystem):
                     f"{where} with the unknown key {unknown[0]!r}.\n\nThe keys are "
                     f"{', '.join(sorted(_REGISTRY_KEYS))}."
                 )
+            address = options["address"]
+            if not isinstance(address, str) or not is_image_name(f"{address}/name"):
+                raise DockerNixError(
+                    f"{where} with the address {address!r}.\n\nWrite it as images' names have it: "
+                    '"host" or "host:port", without "https://".'
+                )
+            for key in ("default", "insecure", "skip_push", "use_local_alias"):
+                try:
+                    Parser.ensure_bool(options.get(key) or False)
+                except BooleanConversionError as e:
+                    raise DockerNixError(
+                        f"{where} with {options[key]!r} for {key!r}.\n\nIt must be true or false."
+                    ) from e
         return DockerRegistries.from_dict(self.registries)
 
     def transports(self, build_root: str) -> Iterator[RegistryTransport]:
@@ -117,7 +132,8 @@ class DockerNixSubsystem(Subsystem):
             insecure = options.get("insecure")
             if insecure is not None:
                 insecure = Parser.ensure_bool(insecure)
-            yield RegistryTransport(registry.address, insecure, path)
+            host = registry.address.partition("/")[0]
+            yield RegistryTransport(host, insecure, path)
 
     class EnvironmentAware(ExecutableSearchPathsOptionMixin, Subsystem.EnvironmentAware):
         env_vars_used_by_options = ("PATH",)

@@ -184,6 +184,49 @@ def _platform(field_set: ImageFieldSet, base: BuiltImage) -> Platform:
     return Platform(platform.architecture, platform.os, variant)
 
 
+async def _links(
+    field_set: ImageFieldSet,
+    contents: ImageContents,
+    listings: Dict[str, Listing],
+    tree: Optional[BaseTree],
+    request: PartsRequest,
+) -> Tuple[Link, ...]:
+    """The link farm of the contents. Archives are read for their hashes only where they meet."""
+    objects = {obj.path: obj for obj in contents.closure.objects}
+    origins = {path: str(obj.origin) for path, obj in objects.items()}
+    while True:
+        try:
+            return link_farm(
+                [(path, listings[path].entries) for path in contents.closure.roots],
+                origins,
+                tree,
+                (field_set.uid.value, field_set.gid.value),
+            )
+        except HashesNeeded as needed:
+            paths = needed.store_paths
+        except Collision as e:
+            raise field_error(
+                field_set.address,
+                "contents",
+                f"has targets that want different things at one path: {e}.",
+                "Leave one of them out, or move it with a `relocated_files` target.",
+            ) from e
+        hashed = await MultiGet(
+            Get(
+                Listing,
+                ListingRequest(
+                    objects[path].digest, objects[path].unpack, objects[path].origin, hashes=True
+                ),
+            )
+            for path in paths
+        )
+        for path, listing in zip(paths, hashed):
+            entries = listing.entries
+            listings[path] = Listing(
+                expand_dirlinks(path, entries) if request.expand_dirlinks else entries
+            )
+
+
 @rule(desc="Find the parts of an image", level=LogLevel.DEBUG)
 async def find_parts(request: PartsRequest, build_platform: BuildPlatform) -> Parts:
     field_set = request.field_set
@@ -244,49 +287,6 @@ async def find_parts(request: PartsRequest, build_platform: BuildPlatform) -> Pa
             ) from e
     links = await _links(field_set, contents, listings, tree if base else None, request)
     return Parts(platform, base, tree, contents, links)
-
-
-async def _links(
-    field_set: ImageFieldSet,
-    contents: ImageContents,
-    listings: Dict[str, Listing],
-    tree: Optional[BaseTree],
-    request: PartsRequest,
-) -> Tuple[Link, ...]:
-    """The link farm of the contents. Archives are read for their hashes only where they meet."""
-    objects = {obj.path: obj for obj in contents.closure.objects}
-    origins = {path: str(obj.origin) for path, obj in objects.items()}
-    while True:
-        try:
-            return link_farm(
-                [(path, listings[path].entries) for path in contents.closure.roots],
-                origins,
-                tree,
-                (field_set.uid.value, field_set.gid.value),
-            )
-        except HashesNeeded as needed:
-            paths = needed.store_paths
-        except Collision as e:
-            raise field_error(
-                field_set.address,
-                "contents",
-                f"has targets that want different things at one path: {e}.",
-                "Leave one of them out, or move it with a `relocated_files` target.",
-            ) from e
-        hashed = await MultiGet(
-            Get(
-                Listing,
-                ListingRequest(
-                    objects[path].digest, objects[path].unpack, objects[path].origin, hashes=True
-                ),
-            )
-            for path in paths
-        )
-        for path, listing in zip(paths, hashed):
-            entries = listing.entries
-            listings[path] = Listing(
-                expand_dirlinks(path, entries) if request.expand_dirlinks else entries
-            )
 
 
 async def _root_part(

@@ -68,56 +68,6 @@ async def _address(field: FromImageField) -> Addresses:
     )
 
 
-@rule(desc="Resolve a base image", level=LogLevel.DEBUG)
-async def resolve_from_image(request: FromImageRequest) -> BuiltImage:
-    owner, field = request.owner, request.from_image
-    addresses = await _address(field)
-    (target,) = await Get(UnexpandedTargets, Addresses, addresses)
-    if target.address == owner:
-        raise field_error(
-            owner, field.alias, "names the target itself.", "Name another image, or none."
-        )
-    if not any(
-        kind.is_applicable(target)
-        for kind in (LayeredImageFieldSet, SingleImageFieldSet, PullFieldSet)
-    ):
-        return await _image_of_archive(request, target)
-    for chosen in (request.name, request.tag):
-        if chosen.value is not None:
-            raise field_error(
-                owner,
-                chosen.alias,
-                f"is {chosen.value!r}, but {target.address} is one image, not an archive of "
-                "several.",
-                "Remove the field.",
-            )
-    environment = await Get(
-        EnvironmentName, EnvironmentNameRequest, EnvironmentNameRequest.from_target(target)
-    )
-    try:
-        if LayeredImageFieldSet.is_applicable(target):
-            layered = LayeredImageFieldSet.create(target)
-            return await Get(
-                BuiltImage, {layered: LayeredImageFieldSet, environment: EnvironmentName}
-            )
-        if SingleImageFieldSet.is_applicable(target):
-            single = SingleImageFieldSet.create(target)
-            return await Get(
-                BuiltImage, {single: SingleImageFieldSet, environment: EnvironmentName}
-            )
-        pulled = PullFieldSet.create(target)
-        return await Get(BuiltImage, {pulled: PullFieldSet, environment: EnvironmentName})
-    except IntrinsicError as e:
-        if "contained a cycle" not in str(e):
-            raise
-        raise field_error(
-            owner,
-            field.alias,
-            f"is {field.value!r}, an image that is itself built on this one.",
-            "Base one of the two on another image.",
-        ) from e
-
-
 async def _single_file(request: FromImageRequest, target: Target) -> FileDigest:
     owner, field = request.owner, request.from_image
     sources = await Get(
@@ -207,6 +157,56 @@ async def _image_of_archive(request: FromImageRequest, target: Target) -> BuiltI
         ),
         layers,
     )
+
+
+@rule(desc="Resolve a base image", level=LogLevel.DEBUG)
+async def resolve_from_image(request: FromImageRequest) -> BuiltImage:
+    owner, field = request.owner, request.from_image
+    addresses = await _address(field)
+    (target,) = await Get(UnexpandedTargets, Addresses, addresses)
+    if target.address == owner:
+        raise field_error(
+            owner, field.alias, "names the target itself.", "Name another image, or none."
+        )
+    if not any(
+        kind.is_applicable(target)
+        for kind in (LayeredImageFieldSet, SingleImageFieldSet, PullFieldSet)
+    ):
+        return await _image_of_archive(request, target)
+    for chosen in (request.name, request.tag):
+        if chosen.value is not None:
+            raise field_error(
+                owner,
+                chosen.alias,
+                f"is {chosen.value!r}, but {target.address} is one image, not an archive of "
+                "several.",
+                "Remove the field.",
+            )
+    environment = await Get(
+        EnvironmentName, EnvironmentNameRequest, EnvironmentNameRequest.from_target(target)
+    )
+    try:
+        if LayeredImageFieldSet.is_applicable(target):
+            layered = LayeredImageFieldSet.create(target)
+            return await Get(
+                BuiltImage, {layered: LayeredImageFieldSet, environment: EnvironmentName}
+            )
+        if SingleImageFieldSet.is_applicable(target):
+            single = SingleImageFieldSet.create(target)
+            return await Get(
+                BuiltImage, {single: SingleImageFieldSet, environment: EnvironmentName}
+            )
+        pulled = PullFieldSet.create(target)
+        return await Get(BuiltImage, {pulled: PullFieldSet, environment: EnvironmentName})
+    except IntrinsicError as e:
+        if "contained a cycle" not in str(e):
+            raise
+        raise field_error(
+            owner,
+            field.alias,
+            f"is {field.value!r}, an image that is itself built on this one.",
+            "Base one of the two on another image.",
+        ) from e
 
 
 async def _index_file(digest: Digest, path: str) -> LayerIndex:

@@ -173,7 +173,8 @@ def _with_extra_commands(
             os.link(os.path.join(layer, entry.link), path)
         else:
             os.link(entry.path, path, follow_symlinks=False)
-        os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
+        if entry.kind in (DIRECTORY, SYMLINK):  # the others are the files that they were
+            os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
         if entry.kind == DIRECTORY:
             os.chmod(path, entry.mode)
     xattrs = {entry.name: entry.xattrs for entry in entries}

@@ -121,7 +121,8 @@ def test_what_a_script_changes() -> None:
 
 def test_extra_commands_see_the_layer_only() -> None:
     members = run(
-        "mkdir -p /opt/made; chown 5:6 /opt/made; touch /opt/made/x; rm /etc/gone",
+        "mkdir -p /opt/made; chown 5:6 /opt/made; touch /opt/made/x; chmod 4711 /opt/made/x; "
+        "rm /etc/gone",
         extra_commands="ls > opt/list; ls etc >> opt/list; chmod 0700 opt/made; touch etc/gone",
     )
     assert own(members) == [
@@ -129,6 +130,7 @@ def test_extra_commands_see_the_layer_only() -> None:
     ]
     made = members["opt/made"]
     assert (made.uid, made.gid, made.mode) == (5, 6, 0o700)
+    assert members["opt/made/x"].mode == 0o4711
     with tarfile.open("layer.blob") as archive:
         listed = archive.extractfile("opt/list")
         assert listed and listed.read() == b"etc\nopt\nconf\n"

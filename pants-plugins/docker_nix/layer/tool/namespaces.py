@@ -27,6 +27,7 @@ REMOUNT, BIND, RECURSIVE, PRIVATE = 32, 4096, 16384, 1 << 18
 _DETACH = 2
 _PR_SET_PDEATHSIG = 1
 
+_SECONDS_BETWEEN_LOOKS = 0.5
 _MEBIBYTE = 1024 * 1024
 _BYTES_PER_INODE = 4096
 # Any number would do, as long as there is one: a mount without a limit never gets one.
@@ -59,6 +60,7 @@ class Child:
     def __init__(self, work: Callable[[], Any]) -> None:
         self._reader, writer = os.pipe()
         self._status: int | None = None
+        self._parent = os.getppid()
         sys.stdout.flush()
         sys.stderr.flush()
         # A handler of ours that raised in the child could lead it out of here.
@@ -99,6 +101,7 @@ class Child:
     def result_or_exit(self) -> tuple[Any] | int:
         """As `result`, with the result in a tuple; if `work` became another program, how that
         ended: its exit code, or minus the number of the signal that killed it."""
+        self._wait()
         with os.fdopen(os.dup(self._reader), "rb") as file:
             data = file.read()
         self._status = status = os.waitpid(self.pid, 0)[1]
@@ -114,6 +117,18 @@ class Child:
         if kind == "error":
             raise ToolError(values[0])
         raise RuntimeError(values[0])
+
+    def _wait(self) -> None:
+        """Waits until the child has something to say, or ends this process when its parent is gone.
+
+        The kernel could do the latter, but it goes by the thread of the parent that started this
+        process, which may end while the parent lives on.
+        """
+        import select
+
+        while not select.select([self._reader], [], [], _SECONDS_BETWEEN_LOOKS)[0]:
+            if os.getppid() != self._parent:
+                os._exit(1)
 
     def _no_result(self, code: int) -> NoReturn:
         if code == -signal.SIGKILL:

@@ -144,4 +144,6 @@ def _check_blob(path: str, layer: Json, image: str) -> None:
         for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
             hashed.update(chunk)
     if f"sha256:{hashed.hexdigest()}" != layer["digest"]:
-        raise ToolError(f"{what}: its digest is sha256:{hashed.hexdigest()}; nothing was kept")
+        raise ToolError(
+            f"{what}: its digest is sha256:{hashed.hexdigest()}; nothing was kept; fetch it again"
+        )

@@ -120,7 +120,8 @@ def test_changed_layer(answers: Path) -> None:
     with pytest.raises(ToolError) as error:
         layers(LAYER)
     assert str(error.value) == (
-        f"layer {sha256(BLOB)} of {IMAGE}: its digest is {sha256(changed)}; nothing was kept"
+        f"layer {sha256(BLOB)} of {IMAGE}: its digest is {sha256(changed)}; nothing was kept; "
+        "fetch it again"
     )
     blob.write_bytes(BLOB + b"x")
     with pytest.raises(ToolError, match=rf"size is {len(BLOB) + 1} bytes, not {len(BLOB)}; noth"):

@@ -124,7 +124,7 @@ def _check_private(fd: int, path: str) -> None:
 class Skopeo:
     """Reads one image from its registry.
 
-    :param image: `host/repository` or `host:port/repository`.
+    :param image: `host/repository` or `host:port/repository`; one of Docker Hub's without a host.
     :param scratch: an existing directory for temporary files.
 
     All methods raise `ToolError` with the cause and the way out. Nothing that is read is verified.
@@ -132,7 +132,7 @@ class Skopeo:
 
     def __init__(self, image: str, access: Access, scratch: str) -> None:
         self._image = image
-        self._host = image.partition("/")[0]
+        self._host = registry_of(image)
         self._scratch = os.path.abspath(scratch)
         given = access.get("env") or {}
         self._env = {"PATH": _DEFAULT_PATH, **given, "TMPDIR": self._scratch}
@@ -174,11 +174,7 @@ class Skopeo:
         if insecure:
             options.append("--tls-verify=false")
         if ca_file:
-            if not os.access(ca_file, os.R_OK):
-                raise ToolError(
-                    f"the ca_file {ca_file} of the registry {self._host} cannot be read; "
-                    "see [docker-nix].registries"
-                )
+            _check_certificates(ca_file, self._host)
             certificates = os.path.join(self._scratch, "certificates")
             os.makedirs(certificates, exist_ok=True)
             link = os.path.join(certificates, "ca.crt")
@@ -241,6 +237,28 @@ class Skopeo:
         return login.sub("***", text)
 
 
+def _check_certificates(ca_file: str, host: str) -> None:
+    # skopeo would say no more than that it does not trust the registry.
+    try:
+        with open(ca_file, "rb") as file:
+            if b"-----BEGIN CERTIFICATE-----" in file.read():
+                return
+        problem = "has no certificate in the PEM format"
+    except OSError:
+        problem = "cannot be read"
+    raise ToolError(
+        f"the ca_file {ca_file} of the registry {host} {problem}; see [docker-nix].registries"
+    )
+
+
+def registry_of(image: str) -> str:
+    """The registry that an image's name begins with, or else, as everywhere, Docker Hub."""
+    first, slash, _ = image.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first):
+        return first
+    return "docker.io"
+
+
 def _is_loopback(host: str) -> bool:
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
     return name in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d+){3}", name) is not None
@@ -297,7 +315,8 @@ _CAUSES = (
     ),
     (
         r"Digest did not match.*|does not match (provided|expected).*",
-        "{host} sent other bytes than the digest stands for ({said}); nothing was kept",
+        "{host} sent other bytes than the digest stands for ({said}); nothing was kept; "
+        "fetch it again",
     ),
     (
         r"context deadline exceeded|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded",
@@ -325,8 +344,13 @@ def explain(code: int, errors: str, image: str, digest: str, seconds: int) -> st
     fatal = re.findall(r'level=fatal msg="((?:[^"\\]|\\.)*)"', errors)
     message = re.sub(r"\\(.)", r"\1", fatal[-1].replace("\\n", " ")) if fatal else errors
     # Names could have any of the words that are looked for.
-    host, _, repository = image.partition("/")
-    names = {"\ue000": image, "\ue001": digest, "\ue002": f"/{repository}/", "\ue003": host}
+    host, repository = registry_of(image), image.partition("/")[2]
+    names = {
+        "\ue000": image,
+        "\ue001": digest,
+        "\ue002": f"/{repository or image}/",
+        "\ue003": host,
+    }
     searched = message
     for mark, name in names.items():
         searched = searched.replace(name, mark)

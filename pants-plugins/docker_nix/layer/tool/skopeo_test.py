@@ -258,6 +258,21 @@ def test_explanations(message: str) -> None:
     assert MESSAGES[message] in explain(1, log, IMAGE, DIGEST, 60)
 
 
+def test_names_without_a_registry(fake: FakeSkopeo, tmp_path: Path) -> None:
+    error = "reading manifest x in docker.io/library/debian: denied: no"
+    fake.write(f"echo 'level=fatal msg=\"{error}\"' >&2; exit 1")
+    access = fake.access()
+    access["registries"] = {"docker.io": {"insecure": True}, "team": {"ca_file": "/nothing"}}
+    for image in ("debian", "team/app"):
+        with pytest.raises(ToolError) as raised:
+            Skopeo(image, access, str(tmp_path)).manifest(DIGEST)
+        assert str(raised.value).startswith(
+            f"cannot pull {image}@{DIGEST}: docker.io refuses access (denied: no); log in with "
+            "`docker login docker.io`"
+        )
+        assert fake.calls[-1].endswith(f" --tls-verify=false docker://{image}@{DIGEST}")
+
+
 def test_explanation_without_a_message() -> None:
     assert explain(-9, "", IMAGE, DIGEST, 60) == "skopeo was ended by signal 9"
     text = explain(2, "one\n\n  two \nthree\nfour\n", IMAGE, DIGEST, 60)
