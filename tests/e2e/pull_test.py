@@ -1,4 +1,4 @@
-"""`docker_nix_pull` and images on what it pulls: Pants, with real registries and with failing ones."""
+"""`docker_nix_pull` and images on it: Pants, with real registries and with failing ones."""
 
 from __future__ import annotations
 
@@ -136,9 +136,13 @@ def image(folder: Path) -> Image:
     return Image(folder / "image", "base")
 
 
-def pull_target(name: str, image: str, digest: str, **fields: object) -> str:
-    more = "".join(f", {field}={value!r}" for field, value in fields.items())
-    return f"docker_nix_pull(name={name!r}, image_name={image!r}, image_digest={digest!r}{more})\n"
+def pull_target(
+    name: str, image: Optional[str] = None, digest: Optional[str] = None, **fields: object
+) -> str:
+    required = {"image_name": image, "image_digest": digest}
+    given = {**{key: value for key, value in required.items() if value is not None}, **fields}
+    more = "".join(f", {field}={value!r}" for field, value in given.items())
+    return f"docker_nix_pull(name={name!r}{more})\n"
 
 
 def on_top(name: str, base: str, **fields: object) -> str:
@@ -285,6 +289,7 @@ def test_logins_and_where_they_must_not_be(folder: Path, image: Image) -> None:
             "helper": with_helper,
             "no-pantsd": with_helper,
         }
+        machine = make_machine(root, *options)
         outputs = []
 
         def package(way: str, env: Mapping[str, str], *more: str, check: bool = True) -> Run:
@@ -293,7 +298,6 @@ def test_logins_and_where_they_must_not_be(folder: Path, image: Image) -> None:
             outputs.append(run.output)
             return run
 
-        machine = make_machine(root, *options)
         write_targets(
             machine,
             "app",
@@ -424,6 +428,7 @@ def test_settings_that_do_not_do(
         pull_target("known", known, image.digest),
         pull_target("digest", known, zeros),
         pull_target("name", f"{registry.address}/unknown", image.digest),
+        pull_target("path", known, image.digest, output_path="../x"),
         pull_target("nobody", f"{nobody}/base", image.digest),
         pull_target("nowhere", "registry.invalid/base", image.digest),
     )
@@ -486,6 +491,270 @@ def test_settings_that_do_not_do(
     needs = f"pulling an image needs skopeo, which is not on {programs}; install it (Debian, "
     assert matches(said, cannot + needs), said
 
+    said = error(machine, "package", "bad:path")
+    assert "The 'output_path' field in target bad:path is '../x'" in said, said
     machine.pants("package", "bad:known")
     dist_manifest(machine, "bad/known")
     assert dist_blob(machine, "bad/known", image.digest) == image.manifest_bytes
+
+
+# What comes of it
+
+
+def test_platforms(machine: Repo, folder: Path, registry: Registry, image: Image) -> None:
+    layout = folder / "platforms"
+    described = []
+    for architecture, variant in (("amd64", None), ("arm64", "v8"), ("arm", "v7")):
+        made = Image(layout, architecture, architecture=architecture)
+        platform = {"os": "linux", "architecture": architecture}
+        if variant:
+            platform["variant"] = variant
+        described.append(
+            {
+                "mediaType": made.manifest["mediaType"],
+                "digest": made.digest,
+                "size": len(made.manifest_bytes),
+                "platform": platform,
+            }
+        )
+    index_type = f"{OCI}.index.v1+json"
+    index = json.dumps({"schemaVersion": 2, "mediaType": index_type, "manifests": described})
+    digest = f"sha256:{hashlib.sha256(index.encode()).hexdigest()}"
+    (layout / "blobs" / digest.replace(":", "/")).write_text(index)
+    entry = {"mediaType": index_type, "digest": digest, "size": len(index)}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    assert registry.push(f"oci:{layout}", "platforms") == digest
+    registry.push(f"oci:{image.layout}:base", "single")
+
+    name, single = f"{registry.address}/platforms", f"{registry.address}/single"
+    write_targets(
+        machine,
+        "arch",
+        pull_target("base", name, digest),
+        pull_target("arm64", name, digest, architecture="arm64"),
+        pull_target("v7", name, digest, architecture="arm", variant="v7"),
+        pull_target("s390x", name, digest, architecture="s390x"),
+        pull_target("v9", name, digest, architecture="arm64", variant="v9"),
+        pull_target("single", single, image.digest, architecture="arm64"),
+        on_top("on_arm64", "arm64"),
+        on_top("on_v7", "v7", architecture="arm"),
+        on_top("contrary", "base", architecture="arm64"),
+    )
+    machine.pants("package", *(f"arch:{x}" for x in ("base", "arm64", "v7", "on_arm64", "on_v7")))
+    for target, entry in zip(("base", "arm64", "v7"), described):
+        assert machine.digest(f"arch/{target}") == entry["digest"]
+        assert dist_manifest(machine, f"arch/{target}")
+    for target, architecture in (("on_arm64", "arm64"), ("on_v7", "arm")):
+        config = dist_manifest(machine, f"arch/{target}")["config"]["digest"]
+        found = json.loads(dist_blob(machine, f"arch/{target}", config))
+        assert (found["os"], found["architecture"]) == ("linux", architecture)
+
+    has = "it has: linux/amd64, linux/arm64/v8, linux/arm/v7"
+    for target, reason in (
+        (
+            "s390x",
+            "The target arch:s390x cannot be pulled.\n\nerror: "
+            f"{name}@{digest}: it has no image for linux/s390x; {has}",
+        ),
+        (
+            "v9",
+            "The target arch:v9 cannot be pulled.\n\nerror: "
+            f"{name}@{digest}: it has no image for linux/arm64/v9; {has}",
+        ),
+        (
+            "single",
+            f"The 'architecture' field in target arch:single is 'arm64', but {single}@"
+            f"{image.digest} is an image for 'amd64'.\n\nRemove the field, or give the digest of",
+        ),
+        (
+            "contrary",
+            "The 'architecture' field in target arch:contrary is 'arm64', but the base image :base "
+            "is for 'amd64'.\n\nRemove the field, or use a base image for that platform.",
+        ),
+    ):
+        said = error(machine, "package", f"arch:{target}")
+        assert matches(said, f"DockerNixError: {reason}"), said
+
+
+def inspect(image: str) -> Dict[str, Any]:
+    """What skopeo says of an image in a file or a directory."""
+    command = ["skopeo", "inspect", image]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    found: Dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_manifest_of_dockers_kind(machine: Repo, folder: Path) -> None:
+    """It stays as it is, and an image on top of it is OCI's from top to bottom."""
+    image = Image(folder / "docker-types", "docker", docker_types=True)
+    with StubRegistry(image.content) as stub:
+        write_targets(
+            machine,
+            "docker",
+            pull_target("base", f"{stub.address}/base", image.digest, final_image_name="My/Base"),
+            pull_target(
+                "archive", f"{stub.address}/base", image.digest, output_format="docker-archive"
+            ),
+            on_top("top", "base", image_tags=["top"]),
+        )
+        machine.pants("package", "docker:base", "docker:archive", "docker:top")
+    dist = machine.root / "dist/docker"
+    assert machine.digest("docker/base") == image.digest
+    assert dist_blob(machine, "docker/base", image.digest) == image.manifest_bytes
+    assert dist_manifest(machine, "docker/base")["mediaType"].startswith(DOCKER)
+    names = json.loads((dist / "base/manifest.json").read_text())
+    assert names[0]["RepoTags"] == ["my/base:latest"]
+
+    manifest = dist_manifest(machine, "docker/top")
+    types = [manifest["mediaType"], *(layer["mediaType"] for layer in manifest["layers"])]
+    assert types == [f"{OCI}.manifest.v1+json", *4 * [f"{OCI}.layer.v1.tar+gzip"]]
+    assert manifest["config"]["mediaType"] == f"{OCI}.config.v1+json"
+    assert [layer["digest"] for layer in manifest["layers"][:2]] == image.layers
+
+    # By its tag, an older skopeo finds a manifest of OCI's kind only, and so does umoci.
+    for layout, target, layers in (("base", "base", 2), ("top:top", "top", 4)):
+        found = inspect(f"oci:{dist}/{layout}")
+        assert found["Digest"] == machine.digest(f"docker/{target}")
+        assert len(found["Layers"]) == layers and found["Env"] == CONFIG["Env"]
+    assert inspect(f"docker-archive:{dist}/archive.tar")["Env"] == CONFIG["Env"]
+    bundle = folder / "unpacked"
+    unpacked = subprocess.run(
+        ["umoci", "unpack", "--image", f"{dist}/top:top", str(bundle)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert unpacked.returncode == 0, unpacked.stdout
+    assert (bundle / "rootfs/etc/name").read_text() == "docker"
+    assert (bundle / "rootfs/usr/big").stat().st_size == BIG
+    own = bundle / "rootfs/docker/own.txt"
+    assert own.is_symlink() and (bundle / f"rootfs{os.readlink(own)}").read_text() == "own"
+
+    with tarfile.open(dist / "archive.tar") as archive:
+        (listed,) = json.loads(archive.extractfile("manifest.json").read())  # type: ignore
+        assert listed["RepoTags"] == [f"{stub.address}/base:latest"]
+        assert archive.extractfile(listed["Config"]).read() == image.blob(  # type: ignore
+            image.manifest["config"]["digest"]
+        )
+
+
+def pulls(run: Run) -> List[str]:
+    """The processes that pull or pack, which were started in a run with `-ldebug`."""
+    return re.findall(r"Starting: ((?:Pulling|Packing) [a-z0-9]+ ?[a-z]*)", run.output)
+
+
+def test_one_pull_for_all_images_and_machines(folder: Path, image: Image) -> None:
+    root = folder / "shared"
+    with BuildGrid(root / "grid") as grid, Link(grid.port) as link:
+
+        def machine_of(name: str) -> Repo:
+            repo = Repo(
+                root / name / "repo",
+                store=root / name / "store",
+                pantsd=True,
+                backends=["docker_nix", "image_digest"],
+                options=[
+                    "--no-verify-config",
+                    f"--pythonpath=+['{root}/{name}/repo/goal']",
+                    f"--remote-store-address={link.address}",
+                    "--remote-cache-read",
+                    "--remote-cache-write",
+                    "--cache-content-behavior=defer",
+                    "-ldebug",
+                ],
+            )
+            repo.write("goal/image_digest/register.py", _GOAL)
+            write_targets(
+                repo,
+                "app",
+                pull_target("base", f"{stub.address}/base", image.digest),
+                *(on_top(f"img{n}", "base", config={"Env": [f"N={n}"]}) for n in range(2)),
+            )
+            return repo
+
+        with StubRegistry(image.content) as stub:
+            first = machine_of("first")
+            try:
+                run = first.pants("package", "app::")
+                assert sorted(pulls(run))[-2:] == ["Pulling 2 layers", "Pulling the manifest"]
+                for digest in image.layers:
+                    (asked,) = [x for x in stub.requests if x.endswith(digest)]
+                    assert asked == f"GET /v2/base/blobs/{digest}"
+            finally:
+                first.close()
+            stub.requests.clear()
+            assert pulls(first.pants("--no-pantsd", "package", "app::")) == []
+            assert stub.requests == []
+
+        # Now there is no registry any more.
+        digests = sorted(first.digest(f"app/img{n}") for n in range(2))
+        second = machine_of("second")
+        try:
+            served = link.served
+            run = second.pants("image-digest", "app:img0", "app:img1")
+            assert sorted(run.stdout.split()) == digests
+            assert pulls(run) == []
+            # What the files of the base are came, but no layer.
+            assert link.served - served < BIG / 2
+            run = second.pants("package", "app::")
+            assert pulls(run) == []
+            assert BIG < link.served - served < 1.5 * BIG
+        finally:
+            second.close()
+        assert sorted(second.digest(f"app/img{n}") for n in range(2)) == digests
+        assert second.digest("app/base") == image.digest
+        assert stub.requests == []
+
+
+def test_help_and_dependencies(machine: Repo) -> None:
+    write_targets(
+        machine,
+        "deps",
+        pull_target("base", "registry.example.com/base", f"sha256:{64 * '0'}"),
+        on_top("img", "base"),
+    )
+    assert machine.pants("dependencies", "deps:img").stdout.split() == ["deps:base", "deps:own"]
+    assert machine.pants("dependents", "deps:base").stdout.split() == ["deps:img"]
+    shown = machine.pants("help", "docker_nix_pull").stdout
+    for text in ("image_digest", "required", "final_image_tag", "An image in a registry"):
+        assert text in shown
+    shown = machine.pants("help", "docker-nix").stdout
+    for text in ("--docker-nix-registry-timeout", "--docker-nix-env-vars", "ca_file"):
+        assert text in shown
+
+
+GOOD = {"image_name": "registry.example.com/base", "image_digest": f"sha256:{64 * '0'}"}
+# A wrong value, and what is said about it after "The 'FIELD' field in target ADDRESS is 'VALUE'".
+BAD_VALUES: List[Tuple[str, str, str]] = [
+    ("image_name", "", ", which is not a legal image name. Write it as "),
+    ("image_name", "Debian", ", which is not a legal image name. Write it as * in lower case."),
+    ("image_name", "debian:12", ", which is not a legal image name. Leave the tag out: "),
+    ("image_name", "debian@sha256:0", ", * name. Put the digest into 'image_digest'."),
+    ("image_digest", "latest", ", which is not a digest. It must be * A tag will not do, "),
+    ("image_digest", "sha256:00", ", which is not a digest. It must be 'sha256:' and 64 of"),
+    ("image_digest", f"sha256:{64 * 'A'}", ", which is not a digest. It must be 'sha256:' and 64"),
+    ("final_image_name", "a:b", ", * name. * without a tag (that goes into 'final_image_tag')."),
+    ("final_image_tag", "-x", ", which is not a legal tag. A tag has 1 to 128 letters, "),
+    ("architecture", "x86_64", ". Did you mean 'amd64'? It must be one of "),
+    ("os", "Linux", ". Did you mean 'linux'? It must be one of "),
+    ("variant", "v 8", ". Write it as 'v8'."),
+    ("output_format", "tar", ". It must be one of docker-archive, oci."),
+]
+
+
+def test_bad_values(machine: Repo) -> None:
+    rows = [
+        ({**GOOD, name: value}, f"The '{name}' field in target {{target}} is {value!r}{reason}")
+        for name, value, reason in BAD_VALUES
+    ]
+    for name in GOOD:
+        fields = {key: value for key, value in GOOD.items() if key != name}
+        rows.append((fields, f"The '{name}' field in target {{target}} must be defined."))
+    rows.append(({**GOOD, "tag": "12"}, "Unrecognized field `tag=12` in target {target}. Valid "))
+    for number, (fields, expected) in enumerate(rows):
+        directory = f"values{number}"
+        write_targets(machine, directory, pull_target("base", **fields))
+        said = error(machine, "package", f"{directory}:base")
+        pattern = "InvalidTargetException: *: " + expected.format(target=f"{directory}:base")
+        assert matches(said, pattern), f"{said}\n{pattern}"

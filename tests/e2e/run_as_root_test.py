@@ -55,7 +55,10 @@ else:
         ! [ -e /root/.docker ]
     ''',
     extra_commands="ls > srv/layer",
-    config={"User": "app", "Cmd": ["/usr/bin/python3", "-c", "print(open('/srv/app/data/seed').read())"]},
+    config={
+        "User": "app",
+        "Cmd": ["/usr/bin/python3", "-c", "print(open('/srv/app/data/seed').read())"],
+    },
 )
 
 docker_nix_image(name="fails", from_image=":debian", run_as_root="echo odd; exit 7")
@@ -65,8 +68,16 @@ docker_nix_image(
     run_as_root="head -c 5000000 /dev/zero > /big",
     disk_size=4,
 )
-docker_nix_image(name="store", contents=[":conf"], run_as_root="echo x >> {store_path[:conf]}/etc/app.conf")
-docker_nix_image(name="device", from_image=":debian", run_as_root="python3 -c 'import os; os.mkfifo(\\"/x\\")'")
+docker_nix_image(
+    name="store",
+    contents=[":conf"],
+    run_as_root="echo x >> {store_path[:conf]}/etc/app.conf",
+)
+docker_nix_image(
+    name="device",
+    from_image=":debian",
+    run_as_root="python3 -Bc 'import os; os.mkfifo(\\"/x\\")'",
+)
 """
 
 

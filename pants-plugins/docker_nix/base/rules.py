@@ -7,6 +7,7 @@ layers themselves.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Iterable
 
 from pants.core.target_types import FileSourceField, ResourceSourceField
@@ -249,6 +250,7 @@ async def fetch_blobs(request: BlobsRequest) -> Blobs:
     return Blobs()
 
 
+@dataclass(frozen=True)
 class FromImageFieldSet(FieldSet):
     required_fields = (FromImageField,)
 

@@ -82,7 +82,9 @@ def check_digest(data: bytes, digest: str, what: str) -> None:
     """Raises `ToolError` unless `data` has the digest "sha256:<hex>"."""
     actual = f"sha256:{sha256(data).hexdigest()}"
     if actual != digest:
-        raise ToolError(f"{what}: the digest is {actual}, not {digest}; nothing was kept; fetch it again")
+        raise ToolError(
+            f"{what}: the digest is {actual}, not {digest}; nothing was kept; fetch it again"
+        )
 
 
 def parse_digest(value: object, what: str) -> str:

@@ -116,11 +116,14 @@ def test_other_addresses_need_one(fake: FakeSkopeo, tmp_path: Path, host: str) -
 @pytest.mark.parametrize("host", ["localhost:5000", "registry.example.com"])
 def test_ca_file(fake: FakeSkopeo, tmp_path: Path, host: str) -> None:
     ca_file = tmp_path / "own.pem"
-    ca_file.write_text("certificates")
+    ca_file.write_text("-----BEGIN CERTIFICATE-----")
     scratch = tmp_path / "scratch"
     option = f"--cert-dir={scratch}/certificates"
     assert tls_options(fake, host, scratch, ca_file=str(ca_file)) == [option]
-    assert (scratch / "certificates/ca.crt").read_text() == "certificates"
+    assert (scratch / "certificates/ca.crt").read_text() == ca_file.read_text()
+    ca_file.write_bytes(b"0\x82\x01")
+    with pytest.raises(ToolError, match="own.pem of the registry .* has no certificate in the PEM"):
+        tls_options(fake, host, scratch, ca_file=str(ca_file))
 
 
 def test_docker_config(fake: FakeSkopeo, tmp_path: Path) -> None:
