@@ -316,9 +316,9 @@ class RunAsRootField(_ScriptField):
         the `contents` in it. What it creates, changes and deletes becomes part of the layer, with
         the owners and modes it sets, such as `useradd app; chown app /srv`.
 
-        It runs in a namespace of its own without a network, with the image's own `bash` (or
-        `/bin/sh`) and `set -e`; no daemon or virtual machine is needed, only a Linux that lets the
-        user make namespaces. `PATH` is
+        It runs in namespaces of its own without a network, with the image's own `bash` (or
+        `/bin/sh`; or this machine's `bash`, where the image has neither) and `set -e`; no daemon or
+        virtual machine is needed, only a Linux that lets the user make namespaces. `PATH` is
         `/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`, the umask 022.
 
         `{store_path[ADDRESS]}` is replaced by a target's store path, which becomes part of the
@@ -543,7 +543,8 @@ class ShadowSetupField(BoolField):
         """
         Whether `/etc/passwd`, `/etc/shadow`, `/etc/group`, `/etc/gshadow`, `/etc/pam.d/other` and
         `/etc/login.defs` are made where they are absent, with the user and group root, before
-        `run_as_root` runs, so that programs such as `useradd` work in it.
+        `run_as_root` runs. In it, `useradd`, `groupadd` and their like work, be it the image's own
+        or, where that has none, this machine's.
         """
     )
 

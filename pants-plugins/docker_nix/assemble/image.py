@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Optional, Tuple
+from typing import Iterable, Optional, Tuple
 
 from pants.engine.fs import FileDigest
 
@@ -20,6 +20,7 @@ class RegistryLayer:
     digest: str
     size: int
     diff_id: str
+    compression: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class RegistryImage:
     name: str
     digest: str
     layers: Tuple[RegistryLayer, ...]
+
+
+def libraries_to_read(compressions: Iterable[str]) -> Tuple[str, ...]:
+    """The native libraries that the tool needs for layers that are compressed like that."""
+    return ("zstd",) if "zstd" in compressions else ()
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from pants.util.logging import LogLevel
 
 from docker_nix.assemble import manifest as oci
 from docker_nix.assemble.docker_info import ImageName, LayerInfo, docker_info_json
-from docker_nix.assemble.image import BuiltImage
+from docker_nix.assemble.image import BuiltImage, libraries_to_read
 from docker_nix.assemble.image_config import to_json_bytes
 from docker_nix.assemble.rules import LayeredImageFieldSet, SingleImageFieldSet
 from docker_nix.base.types import Blobs, BlobsRequest, LayerIndex, LayerIndexRequest
@@ -119,7 +119,6 @@ async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
     indexes = await MultiGet(Get(LayerIndex, LayerIndexRequest(layer)) for layer in unknown)
     sizes = {layer.diff_id: layer.diff_size for layer in image.layers}
     sizes.update((layer.diff_id, one.index["diff_size"]) for layer, one in zip(unknown, indexes))
-    zstd = any(layer.compression == "zstd" for layer in image.layers)
     inputs = await Get(
         Digest,
         CreateDigest(
@@ -152,7 +151,7 @@ async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
             ),
             input_digest,
             ("image.tar",),
-            ("zstd",) if zstd else (),
+            libraries_to_read(layer.compression for layer in image.layers),
             description="Writing a docker-archive",
         ),
     )

@@ -463,6 +463,7 @@ async def build_single_image(field_set: SingleImageFieldSet) -> BuiltImage:
             root_script = RootScript(
                 fill(field_set.run_as_root.parts(), parts.contents.root_paths.__getitem__),
                 tuple((layer.blob, layer.diff_id) for layer in parts.base_layers),
+                any(layer.compression == "zstd" for layer in parts.base_layers),
                 field_set.disk_size.value,
                 field_set.shadow_setup.value,
             )

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Iterable
+from typing import Iterable, List
 
-from pants.core.target_types import FileSourceField, ResourceSourceField
+from pants.core.target_types import (
+    FilesGeneratingSourcesField,
+    FileSourceField,
+    ResourcesGeneratingSourcesField,
+    ResourceSourceField,
+)
 from pants.core.util_rules.environments import EnvironmentNameRequest
-from pants.engine.addresses import Addresses, UnparsedAddressInputs
+from pants.engine.addresses import Address, Addresses, UnparsedAddressInputs
 from pants.engine.environment import EnvironmentName
 from pants.engine.fs import (
     CreateDigest,
@@ -24,7 +29,6 @@ from pants.engine.fs import (
     FileEntry,
     PathGlobs,
 )
-from pants.engine.internals.native_engine import IntrinsicError
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.target import (
     FieldSet,
@@ -39,7 +43,7 @@ from pants.engine.target import (
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from docker_nix.assemble.image import BuiltImage, ImageLayer, RegistryImage
+from docker_nix.assemble.image import BuiltImage, ImageLayer, RegistryImage, libraries_to_read
 from docker_nix.assemble.image_config import Platform, to_json_bytes
 from docker_nix.assemble.manifest import CONFIG_TYPE, Descriptor, manifest_json
 from docker_nix.assemble.rules import LayeredImageFieldSet, SingleImageFieldSet
@@ -69,13 +73,40 @@ async def _address(field: FromImageField) -> Addresses:
     )
 
 
+async def _check_that_bases_end(owner: Address, field: FromImageField, base: Target) -> None:
+    """Raises an error where the image `base` is itself built on the target `owner`.
+
+    The engine would find the circle too, but not always where it can be told to whom it belongs.
+    """
+    chain: List[Address] = []
+    while base.address not in chain:
+        chain.append(base.address)
+        if base.address == owner:
+            raise field_error(
+                owner,
+                field.alias,
+                f"is {field.value!r}, an image that is itself built on this one: "
+                f"{' -> '.join(map(str, (owner, *chain)))}.",
+                "Base one of them on another image.",
+            )
+        addresses = await _address(base.get(FromImageField))
+        if not addresses:
+            return
+        (base,) = await Get(UnexpandedTargets, Addresses, addresses)
+
+
 async def _single_file(request: FromImageRequest, target: Target) -> FileDigest:
     owner, field = request.owner, request.from_image
     sources = await Get(
         HydratedSources,
         HydrateSourcesRequest(
             target.get(SourcesField),
-            for_sources_types=(FileSourceField, ResourceSourceField),
+            for_sources_types=(
+                FileSourceField,
+                FilesGeneratingSourcesField,
+                ResourceSourceField,
+                ResourcesGeneratingSourcesField,
+            ),
             enable_codegen=True,
         ),
     )
@@ -124,12 +155,9 @@ async def _image_of_archive(request: FromImageRequest, target: Target) -> BuiltI
             ),
         )
     except ToolFailed as e:
+        output = e.output.strip().replace("the image archive archive", "the archive", 1)
         raise field_error(
-            owner,
-            field.alias,
-            f"is {field.value!r}, whose archive cannot be used.\n\n"
-            + e.output.replace("in/archive", str(target.address)),
-            "",
+            owner, field.alias, f"is {field.value!r}, whose archive cannot be used.", output
         ) from e
     described = await Get(
         Digest,
@@ -151,7 +179,11 @@ async def _image_of_archive(request: FromImageRequest, target: Target) -> BuiltI
     return BuiltImage(
         target.address.target_name,
         ("latest",),
-        Platform(config["architecture"], config["os"], config.get("variant") or None),
+        Platform(
+            config.get("architecture") or request.platform.architecture,
+            config.get("os") or request.platform.os,
+            config.get("variant") or None,
+        ),
         config_json,
         manifest_json(
             Descriptor.of(CONFIG_TYPE, config_json), [layer.descriptor for layer in layers]
@@ -169,6 +201,7 @@ async def resolve_from_image(request: FromImageRequest) -> BuiltImage:
         raise field_error(
             owner, field.alias, "names the target itself.", "Name another image, or none."
         )
+    await _check_that_bases_end(owner, field, target)
     if not any(
         kind.is_applicable(target)
         for kind in (LayeredImageFieldSet, SingleImageFieldSet, PullFieldSet)
@@ -186,28 +219,14 @@ async def resolve_from_image(request: FromImageRequest) -> BuiltImage:
     environment = await Get(
         EnvironmentName, EnvironmentNameRequest, EnvironmentNameRequest.from_target(target)
     )
-    try:
-        if LayeredImageFieldSet.is_applicable(target):
-            layered = LayeredImageFieldSet.create(target)
-            return await Get(
-                BuiltImage, {layered: LayeredImageFieldSet, environment: EnvironmentName}
-            )
-        if SingleImageFieldSet.is_applicable(target):
-            single = SingleImageFieldSet.create(target)
-            return await Get(
-                BuiltImage, {single: SingleImageFieldSet, environment: EnvironmentName}
-            )
-        pulled = PullFieldSet.create(target)
-        return await Get(BuiltImage, {pulled: PullFieldSet, environment: EnvironmentName})
-    except IntrinsicError as e:
-        if "contained a cycle" not in str(e):
-            raise
-        raise field_error(
-            owner,
-            field.alias,
-            f"is {field.value!r}, an image that is itself built on this one.",
-            "Base one of the two on another image.",
-        ) from e
+    if LayeredImageFieldSet.is_applicable(target):
+        layered = LayeredImageFieldSet.create(target)
+        return await Get(BuiltImage, {layered: LayeredImageFieldSet, environment: EnvironmentName})
+    if SingleImageFieldSet.is_applicable(target):
+        single = SingleImageFieldSet.create(target)
+        return await Get(BuiltImage, {single: SingleImageFieldSet, environment: EnvironmentName})
+    pulled = PullFieldSet.create(target)
+    return await Get(BuiltImage, {pulled: PullFieldSet, environment: EnvironmentName})
 
 
 async def _index_file(digest: Digest, path: str) -> LayerIndex:
@@ -230,7 +249,7 @@ async def index_layer(request: LayerIndexRequest) -> LayerIndex:
             to_json_bytes({"file": "in/layer", "diff_id": layer.diff_id}),
             input_digest,
             ("layer-index.json",),
-            ("zstd",) if layer.compression == "zstd" else (),
+            libraries_to_read([layer.compression]),
             description="Reading a layer of a base image",
         ),
     )

@@ -18,7 +18,7 @@ from pants.engine.rules import Get, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from docker_nix.assemble.image import BuiltImage
+from docker_nix.assemble.image import BuiltImage, libraries_to_read
 from docker_nix.assemble.image_config import to_json_bytes
 from docker_nix.base.types import Blobs, BlobsRequest, FromImageRequest
 from docker_nix.base_fields import ExportFromImageField, FromImageNameField, FromImageTagField
@@ -72,7 +72,7 @@ async def export_image(field_set: ExportFieldSet, build_platform: BuildPlatform)
                 ),
                 input_digest,
                 ("rootfs.tar",),
-                ("zstd",),
+                libraries_to_read(layer.compression for layer in image.layers),
                 description=f"Exporting the root file system of {len(image.layers)} layers",
             ),
         )

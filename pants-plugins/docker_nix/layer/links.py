@@ -194,8 +194,12 @@ def link_farm(
         if base is None:
             links.append(("l", place, target))
         elif (base.symlink(place), base.owner(place)) != (target, owner_ids):
-            followed, _ = follow(place, base.symlink)
+            followed, by_symlink = follow(place, base.symlink)
             if followed is not None and base.directory(followed):
+                if entry.kind == "l" and by_symlink:
+                    beside = posixpath.join(posixpath.dirname(place), entry.target)
+                    if follow(beside, base.symlink)[0] == followed:
+                        continue  # another spelling, such as `/usr/bin` for `usr/bin`
                 raise Collision(
                     f"/{place} is a directory in the base image and {entry.what} in "
                     f"{origins[store_path]}"

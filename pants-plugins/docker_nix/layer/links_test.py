@@ -226,7 +226,8 @@ def test_what_is_behind_a_dangling_symlink_of_the_base_is_made() -> None:
 def test_what_the_base_has_is_left_out() -> None:
     same = Entry("l", "x", target="y")
     assert on_base(same, Entry("d", "tmp"), Entry("d", "bin")) == ()
-    assert on_base(Entry("l", "bin", target="usr/bin")) == ()
+    for spelled in ("usr/bin", "/usr/bin", "./usr/../usr/bin"):
+        assert on_base(Entry("l", "bin", target=spelled)) == ()
     assert on_base(same, ids=(1, 0)) == (("l", "x", "y"),)
     assert on_base(Entry("l", "x", target="z")) == (("l", "x", "z"),)
 
@@ -244,6 +245,10 @@ def test_a_file_takes_the_place_of_one_of_the_base() -> None:
     [
         (file("tmp"), "/tmp is a directory in the base image and a file in //:a"),
         (file("bin"), "/bin is a directory in the base image and a file in //:a"),
+        (
+            Entry("l", "bin", target="usr/sbin"),
+            "/bin is a directory in the base image and a symlink to usr/sbin in //:a",
+        ),
         (
             Entry("l", "usr", target="opt"),
             "/usr is a directory in the base image and a symlink to opt in //:a",

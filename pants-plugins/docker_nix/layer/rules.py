@@ -44,12 +44,14 @@ class RootScript:
 
     :param text: `run_as_root`, its store path references replaced; it may be empty.
     :param base_layers: blob and diff ID of the base image's layers, the lowest first.
+    :param zstd: whether any of these is compressed with zstd.
     :param disk_mib: how much the script may write.
     :param shadow_setup: whether to make `/etc/passwd` and what belongs to it.
     """
 
     text: str
     base_layers: Tuple[Tuple[FileDigest, str], ...]
+    zstd: bool
     disk_mib: int
     shadow_setup: bool
 
@@ -227,8 +229,8 @@ async def _base_layers(script: RootScript) -> Digest:
 
 def _libraries(request: LayerRequest, objects: Tuple[StoreObject, ...]) -> Tuple[str, ...]:
     libraries = {"gzip": {"deflate"}, "zstd": {"zstd"}, "none": set()}[request.compression]
-    as_root = request.root is not None and request.root.root_script is not None
-    if as_root or any(obj.unpack == "tar.zst" for obj in objects):
+    script = request.root.root_script if request.root else None
+    if (script and script.zstd) or any(obj.unpack == "tar.zst" for obj in objects):
         libraries |= {"zstd"}
     return tuple(sorted(libraries))
 

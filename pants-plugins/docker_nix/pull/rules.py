@@ -20,7 +20,13 @@ from pants.engine.platform import Platform as BuildPlatform
 from pants.engine.rules import Get, _uncacheable_rule, collect_rules, rule
 from pants.util.logging import LogLevel
 
-from docker_nix.assemble.image import BuiltImage, ImageLayer, RegistryImage, RegistryLayer
+from docker_nix.assemble.image import (
+    BuiltImage,
+    ImageLayer,
+    RegistryImage,
+    RegistryLayer,
+    libraries_to_read,
+)
 from docker_nix.assemble.image_config import Platform, to_json_bytes
 from docker_nix.assemble.manifest import MANIFEST_TYPE, Descriptor, compression_of
 from docker_nix.base_fields import (
@@ -157,17 +163,18 @@ async def pull_image(
                 "index that has one.",
             )
     manifest_type = manifest.get("mediaType") or MANIFEST_TYPE
-    layers = tuple(
-        RegistryLayer(layer["digest"], layer["size"], diff_id)
-        for layer, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"])
-    )
-    registry = RegistryImage(name, Descriptor.of(manifest_type, manifest_json).digest, layers)
     try:
-        compressions = [compression_of(layer["mediaType"]) for layer in manifest["layers"]]
+        layers = tuple(
+            RegistryLayer(
+                layer["digest"], layer["size"], diff_id, compression_of(layer["mediaType"])
+            )
+            for layer, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"])
+        )
     except ValueError as e:
         raise DockerNixError(
             f"The target {address} cannot be pulled. {name}@{digest} has {e}."
         ) from e
+    registry = RegistryImage(name, Descriptor.of(manifest_type, manifest_json).digest, layers)
     return BuiltImage(
         field_set.final_image_name.value or name,
         (field_set.final_image_tag.value,),
@@ -178,12 +185,12 @@ async def pull_image(
             ImageLayer(
                 "base",
                 FileDigest(layer.digest.partition(":")[2], layer.size),
-                compression,
+                layer.compression,
                 layer.diff_id,
                 None,
                 registry=registry,
             )
-            for layer, compression in zip(layers, compressions)
+            for layer in layers
         ),
         manifest_type,
     )
@@ -209,7 +216,7 @@ async def pull_layers(image: RegistryImage, _: RegistryAccess) -> PulledLayers:
             ),
             EMPTY_DIGEST,
             tuple(f"layers/{name}{ending}" for name in names for ending in ("", ".json")),
-            ("zstd",),
+            libraries_to_read(layer.compression for layer in image.layers),
             description=f"Pulling {len(names)} layers ({size / 1e6:.1f} MB) of {image.name}",
         ),
     )

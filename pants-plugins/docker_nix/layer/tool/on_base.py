@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small l
 
 # The mode of a directory that nobody gave a mode.
 _DEFAULT_MODE = 0o755
+_WHAT = {"f": "a file", "l": "a symlink", "c": "a device", "b": "a device", "p": "a named pipe"}
 
 
 def fit(entries: list[Entry], base: list[list[Any]]) -> list[Entry]:
@@ -27,7 +28,7 @@ def fit(entries: list[Entry], base: list[list[Any]]) -> list[Entry]:
 
     A directory that has the mode of one that was just made takes mode and owner of the base's
     directory of that name. Raises `ToolError` where a path leads in a circle, where two come to lie
-    at one place, or where a file would hide a directory of the base.
+    at one place, or where a file would hide a directory of the base or a directory a file.
     """
     there = {entry[1]: entry for entry in base}
     own = {_text(entry.name) for entry in entries if entry.kind != DIRECTORY}
@@ -36,14 +37,16 @@ def fit(entries: list[Entry], base: list[list[Any]]) -> list[Entry]:
         entry = there.get(path)
         return entry[5] if entry and entry[0] == "l" and path not in own else None
 
-    places: dict[bytes, bytes] = {}
+    named: dict[bytes, Entry] = {}
     fitted: dict[bytes, Entry] = {}
     for entry in entries:
         old_name = entry.name
-        entry.name = places[old_name] = _place(entry, symlink)
+        named[old_name] = entry
+        entry.name = _place(entry, symlink)
         if entry.kind == DIRECTORY:
-            _take_over(entry, there.get(_text(entry.name)))
-            fitted.setdefault(entry.name, entry)
+            if entry.name:  # not where a symlink of the base leads to the root
+                _take_over(entry, there.get(_text(entry.name)))
+                fitted.setdefault(entry.name, entry)
             continue
         if entry.name in fitted:
             raise ToolError(
@@ -51,9 +54,7 @@ def fit(entries: list[Entry], base: list[list[Any]]) -> list[Entry]:
                 "has a symlink to a directory there, and so is another file; remove one of the two"
             )
         fitted[entry.name] = entry
-    for entry in entries:
-        if entry.kind == HARDLINK:
-            entry.link = places[entry.link]
+    _relink(named)
     _add_parents(fitted, there)
     kept = _without_what_is_there(list(fitted.values()), there)
     return _without_idle_directories(kept, there)
@@ -69,6 +70,24 @@ def _place(entry: Entry, symlink: Any) -> bytes:
     if entry.kind == DIRECTORY:
         return _bytes(followed)
     return _bytes(f"{followed}/{name}" if followed else name)
+
+
+def _relink(named: dict[bytes, Entry]) -> None:
+    """Lets hard links name where their file lies now: again the first of its names in the tar.
+
+    `named` are the entries by the names that hard links know them by.
+    """
+    links: dict[bytes, list[Entry]] = {}
+    for entry in named.values():
+        if entry.kind == HARDLINK:
+            links.setdefault(entry.link, []).append(entry)
+    for name, others in links.items():
+        names = (named[name], *others)
+        first = min(names, key=lambda entry: entry.name)
+        first.path = named[name].path
+        for entry in names:
+            entry.kind, entry.link = HARDLINK, first.name
+        first.kind, first.link = FILE, b""
 
 
 def _take_over(entry: Entry, old: list[Any] | None) -> None:
@@ -97,6 +116,11 @@ def _without_what_is_there(entries: list[Entry], there: dict[str, list[Any]]) ->
             raise ToolError(
                 f"/{show(entry.name)} is a directory in the base image; a file in its place would "
                 "hide all that is in it: use another name, or remove it with run_as_root"
+            )
+        if old and old[0] != "d" and entry.kind == DIRECTORY:
+            raise ToolError(
+                f"/{show(entry.name)} is {_WHAT[old[0]]} in the base image, and a directory here; "
+                "use another name, or remove it with run_as_root"
             )
         if old is None or entry.kind in (DIRECTORY, HARDLINK) or entry.name in linked:
             kept.append(entry)

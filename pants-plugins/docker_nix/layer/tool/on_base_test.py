@@ -49,6 +49,28 @@ def test_a_hard_link_goes_along(tmp_path: Path) -> None:
     assert fitted[-1].link == b"usr/bin/a"
 
 
+def test_the_first_name_of_a_file_is_the_file(tmp_path: Path) -> None:
+    """Its names are in another order where the base leads them elsewhere."""
+    made = [
+        directory("bin"),
+        file(tmp_path, "bin/made"),
+        directory("tmp"),
+        Entry(b"tmp/a", HARDLINK, 0o644, link=b"bin/made"),
+        Entry(b"tmp/b", HARDLINK, 0o644, link=b"bin/made"),
+    ]
+    on_disk = made[1].path
+    fitted = {entry.name: entry for entry in fit(made, BASE)}
+    assert (fitted[b"tmp/a"].kind, fitted[b"tmp/a"].path) == (FILE, on_disk)
+    for name in (b"tmp/b", b"usr/bin/made"):
+        assert (fitted[name].kind, fitted[name].link) == (HARDLINK, b"tmp/a")
+
+
+def test_behind_a_symlink_to_the_root(tmp_path: Path) -> None:
+    base = [["l", "here", 0o777, 0, 0, "/"]]
+    fitted = fit([directory("here"), directory("here/a"), file(tmp_path, "here/a/b")], base)
+    assert [entry.name for entry in fitted] == [b"a", b"a/b"]
+
+
 def test_directories_keep_what_the_base_says_of_them(tmp_path: Path) -> None:
     script = [
         directory("tmp"),
@@ -93,6 +115,8 @@ def test_a_symlink_of_the_script_may_replace_that_of_the_base(tmp_path: Path) ->
 def test_clashes(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match="/etc is a directory in the base image"):
         fit([file(tmp_path, "etc")], BASE)
+    with pytest.raises(ToolError, match="/etc/same is a file in the base image, and a directory"):
+        fit([directory("etc"), directory("etc/same")], BASE)
     both = [
         directory("bin"),
         file(tmp_path, "bin/app"),
