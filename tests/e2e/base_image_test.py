@@ -81,7 +81,7 @@ def hard_link(path: str, target: str) -> Tuple[Any, ...]:
 
 def base_layers(motd: str = "from the base\n") -> List[bytes]:
     """A small system, and a layer that deletes of it."""
-    programs = ("cat", "echo", "env", "false", "id", "ls", "mkdir", "sh", "stat", "true")
+    programs = ("cat", "chmod", "echo", "env", "false", "id", "ls", "mkdir", "rm", "sh", "stat", "true")
     return [
         layer(
             symlink("bin", "usr/bin"),
@@ -251,16 +251,20 @@ for kind, target in (("layered", docker_nix_layered), ("single", docker_nix_imag
         from_image=":oci",
         contents=[":data"],
         extra_commands=\"\"\"
+            mkdir -p bin etc home/u/new opt
             cp "$STORE_ROOT{{store_path[:data]}}/bin/app" bin/copy
             echo made > tmp/made
-            mkdir -p etc home/u/new opt
             chmod 0750 home/u/new
             echo same > etc/same
             echo other > etc/motd
             ln tmp/made bin/made
         \"\"\",
     )
-    target(name=f"nothing_{{kind}}", from_image=":oci", extra_commands="echo same > /dev/null; mkdir -p etc tmp; echo same > etc/same")
+    target(
+        name=f"nothing_{{kind}}",
+        from_image=":oci",
+        extra_commands="mkdir -p etc tmp bin; echo same > etc/same; ln -s busybox bin/sh",
+    )
 
 # The base has a store path already, in an image target, in a layout and in a docker-archive.
 for base in (":on_oci", ":own", ":own_archive"):
@@ -307,7 +311,14 @@ DATA = {
 def repo(tmp_path_factory: pytest.TempPathFactory, docker: DockerEngine) -> Iterator[Repo]:
     """A repository with archives of all kinds, and all of `BUILD` packaged."""
     made = Repo(tmp_path_factory.mktemp("repo") / "r", pantsd=True)
-    folder = tmp_path_factory.mktemp("archives")
+    try:
+        fill(made, tmp_path_factory.mktemp("archives"), docker)
+        yield made
+    finally:
+        made.close()
+
+
+def fill(made: Repo, folder: Path, docker: DockerEngine) -> None:
     for path, content in DATA.items():
         made.write(f"data/{path}", content, 0o755 if path == "bin/app" else 0o644)
     made.write("own/own.txt", "own\n")
@@ -381,5 +392,498 @@ def repo(tmp_path_factory: pytest.TempPathFactory, docker: DockerEngine) -> Iter
         + BUILD.format(archives=ARCHIVES),
     )
     made.pants("package", "//:")
-    yield made
-    made.close()
+
+
+def info(repo: Repo, name: str) -> Dict[str, Any]:
+    report: Dict[str, Any] = repo.info(name)["docker_nix"]
+    return report
+
+
+def layer_ids(repo: Repo, name: str) -> List[str]:
+    return [one["diff_id"] for one in info(repo, name)["layers"]]
+
+
+def store_paths(repo: Repo, name: str) -> List[str]:
+    return [path["path"] for one in info(repo, name)["layers"] for path in one["store_paths"]]
+
+
+def manifest(layout: Path) -> Dict[str, Any]:
+    index = json.loads((layout / "index.json").read_text())
+    blob = layout / "blobs/sha256" / index["manifests"][0]["digest"][7:]
+    parsed: Dict[str, Any] = json.loads(blob.read_text())
+    return parsed
+
+
+def config(layout: Path) -> Dict[str, Any]:
+    blob = layout / "blobs/sha256" / manifest(layout)["config"]["digest"][7:]
+    parsed: Dict[str, Any] = json.loads(blob.read_text())
+    return parsed
+
+
+def top_members(layout: Path) -> Dict[str, tarfile.TarInfo]:
+    """What is in the last layer of an image."""
+    digest = manifest(layout)["layers"][-1]["digest"]
+    with tarfile.open(layout / "blobs/sha256" / digest[7:]) as archive:
+        return {member.name: member for member in archive}
+
+
+def umoci_rootfs(layout: Path, into: Path) -> Path:
+    index = json.loads((layout / "index.json").read_text())
+    tag = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"]
+    check_output("umoci", "unpack", "--image", f"{layout}:{tag}", into)
+    return into / "rootfs"
+
+
+def tree(root: Path) -> Dict[str, Tuple[Any, ...]]:
+    """All paths below `root`: mode, owner, content, device, and the first path of the same file."""
+    found: Dict[str, Tuple[Any, ...]] = {}
+    first: Dict[int, str] = {}
+    paths = sorted(
+        os.path.join(folder, name)
+        for folder, folders, files in os.walk(os.fsencode(root))
+        for name in folders + files
+    )
+    for path in map(os.fsdecode, paths):
+        status, name = os.lstat(path), os.path.relpath(path, root)
+        content: Any = None
+        if stat.S_ISLNK(status.st_mode):
+            content = os.readlink(path)
+        elif stat.S_ISREG(status.st_mode):
+            content = Path(path).read_bytes()
+        same = name
+        if not stat.S_ISDIR(status.st_mode):
+            same = first.setdefault(status.st_ino, name)
+        owner = (status.st_uid, status.st_gid)
+        found[name] = (oct(status.st_mode), owner, status.st_rdev, content, same)
+    return found
+
+
+def inspect(docker: DockerEngine, image: str) -> Dict[str, Any]:
+    inspected: Dict[str, Any] = json.loads(docker.run_client("inspect", image))[0]
+    return inspected
+
+
+def shell(docker: DockerEngine, image: str, command: str) -> str:
+    argv = ("run", "--rm", "--network=none", "--user=0", "--entrypoint=/bin/sh")
+    return docker.run_client(*argv, image, "-c", command).decode()
+
+
+def test_archives_of_every_kind_are_bases(repo: Repo, docker: DockerEngine) -> None:
+    base = diff_ids(base_layers())
+    names = [f"on_{archive}{suffix}" for archive in ARCHIVES for suffix in ("", "_gz")]
+    for name in (*names, "on_made"):
+        own = 2 if name.startswith("on_own") else 0
+        ids = layer_ids(repo, name)
+        assert ids[:2] == base, name
+        assert len(ids) == 2 + own + (1 if name == "on_made" else 2), name
+        kinds = [one["kind"] for one in info(repo, name)["layers"]]
+        assert kinds[: 2 + own] == ["base"] * (2 + own)
+        if name.endswith("_gz"):
+            assert repo.info(name)["image_id"] == repo.info(name[:-3])["image_id"]
+    assert layer_ids(repo, "on_own")[:4] == layer_ids(repo, "own")
+    assert layer_ids(repo, "on_own_archive") == layer_ids(repo, "on_own")
+    with tarfile.open(repo.root / "own_archive.tar") as archive:
+        assert any(name.endswith("/layer.tar") for name in archive.getnames())
+
+    for name in ("on_saved", "on_skopeo_gz", "on_oci", "on_own_gz", "on_own_archive", "on_made"):
+        image = docker.load(repo.root / "dist" / name)
+        assert docker.run(image) == "from the base\n", name
+        assert inspect(docker, image)["RootFS"]["Layers"] == layer_ids(repo, name)
+        assert inspect(docker, image)["Config"]["Labels"] == BASE_CONFIG["Labels"]
+        assert shell(docker, image, "/bin/app") == "x in tmp\na mail\n"
+
+
+def test_one_of_several_images_in_an_archive(repo: Repo, docker: DockerEngine) -> None:
+    one, two = diff_ids(base_layers()), diff_ids(base_layers("from another\n"))
+    for name, base in (("second", two), ("first", one), ("ref", two)):
+        assert layer_ids(repo, name)[:2] == base
+    for name in ("second", "ref"):
+        assert docker.run(docker.load(repo.root / "dist" / name)) == "from another\n"
+    with tarfile.open(repo.root / "dist/of_two.tar") as archive:
+        motd = archive.extractfile("etc/motd")
+        assert motd and motd.read() == b"from another\n"
+
+
+def test_layers_of_mixed_media_types(repo: Repo, docker: DockerEngine, tmp_path: Path) -> None:
+    dist = repo.root / "dist"
+    layout = dist / "on_mixed"
+    media_types = [one["mediaType"] for one in manifest(layout)["layers"]]
+    suffixes = ["+gzip", "+gzip", "+zstd", "", "+gzip", "+gzip"]
+    assert media_types == [f"{OCI}.layer.v1.tar{suffix}" for suffix in suffixes]
+    assert media_types == [one["media_type"] for one in info(repo, "on_mixed")["layers"]]
+    inspected = json.loads(check_output("skopeo", "inspect", f"oci:{layout}"))
+    digests = [one["digest"] for one in info(repo, "on_mixed")["layers"]]
+    assert inspected["Layers"] == digests
+    assert inspected["Digest"] == info(repo, "on_mixed")["digest"]
+    # Each blob is the tar that the configuration says, to another's decompressor.
+    check_output("skopeo", "copy", "--dest-decompress", f"oci:{layout}", f"dir:{tmp_path}/d")
+    for diff_id in layer_ids(repo, "on_mixed"):
+        tar = (tmp_path / "d" / diff_id[7:]).read_bytes()
+        assert f"sha256:{hashlib.sha256(tar).hexdigest()}" == diff_id
+
+    rootfs = umoci_rootfs(dist / "on_plain_mixed", tmp_path / "plain")
+    assert sorted(os.listdir(rootfs / "etc")) == ["first", "fourth", "hard", "motd", "same", "second"]
+    back = tmp_path / "back"
+    check_output("skopeo", "copy", f"docker-archive:{dist}/mixed_archive.tar", f"oci:{back}:x")
+    assert tree(umoci_rootfs(back, tmp_path / "archive")) == tree(rootfs)
+    for output in ("on_plain_mixed", "mixed_archive.tar"):
+        image = docker.load(dist / output)
+        assert shell(docker, image, "cd /etc; echo *; cat second") == (
+            "first fourth hard hostname hosts motd mtab resolv.conf same second\nsecond"
+        )
+    with tarfile.open(dist / "mixed_rootfs.tar") as archive:
+        assert {"etc/fourth", "etc/second"} < set(archive.getnames())
+        assert not {"etc/third", "etc/gone"} & set(archive.getnames())
+
+
+@pytest.mark.parametrize("kind", ["layered", "single"])
+def test_what_the_base_says_of_its_directories_stays(
+    repo: Repo, docker: DockerEngine, kind: str
+) -> None:
+    for name in (f"fitted_{kind}", f"script_{kind}"):
+        files = docker.files(docker.load(repo.root / "dist" / name))
+        assert files["bin"][0].linkname == "usr/bin"
+        found = {
+            path: (stat.S_IMODE(files[path][0].mode), files[path][0].uid, files[path][0].gid)
+            for path in ("tmp", "var/mail", "home/u", "usr/bin", "opq")
+        }
+        assert found == {
+            "tmp": (0o1777, 0, 0),
+            "var/mail": (0o2775, 0, 8),
+            "home/u": (0o700, 1000, 1000),
+            "usr/bin": (0o755, 0, 0),
+            "opq": (0o755, 0, 0),
+        }
+        for path, content in DATA.items():
+            link = files[path.replace("bin/", "usr/bin/")][0]
+            assert link.issym() and (link.uid, link.gid) == ((7, 8) if "fitted" in name else (0, 0))
+            assert files[link.linkname.lstrip("/")][1] == content.encode()
+        assert "etc/gone" not in files and "opq/deep" not in files
+        assert files["opq/new"][1] == b"new"
+        assert files["etc/hard"][0].islnk() or files["etc/first"][0].islnk()
+    assert files["usr/bin/copy"][1] == DATA["bin/app"].encode()
+    assert files["tmp/made"][1] == b"made\n" and files["bin/made".replace("bin", "usr/bin")]
+    assert stat.S_IMODE(files["home/u/new"][0].mode) == 0o750
+    assert files["etc/motd"][1] == b"other\n"
+
+    top = top_members(repo.root / "dist" / f"script_{kind}")
+    own = {name for name in top if not name.startswith("nix")}
+    assert own == {
+        *("etc", "etc/motd", "home", "home/u", "home/u/f", "home/u/new", "opt"),
+        *("tmp", "tmp/made", "tmp/x", "usr", "usr/bin", "usr/bin/app", "usr/bin/copy"),
+        *("usr/bin/made", "var", "var/mail", "var/mail/m"),
+    }, "not etc/same, which the base has"
+    assert top_members(repo.root / "dist" / f"nothing_{kind}") == {}
+
+
+@pytest.mark.parametrize("kind", ["layered", "single"])
+def test_configuration_is_inherited(repo: Repo, docker: DockerEngine, kind: str) -> None:
+    image = docker.load(repo.root / "dist" / f"fitted_{kind}")
+    found = inspect(docker, image)["Config"]
+    assert found["Env"] == ["PATH=/bin", "A=base", "B=own", "C=own"]
+    assert (found["Entrypoint"], found["Cmd"]) == (["/bin/app"], None)
+    assert found["Labels"] == {"base": "yes", "both": "own", "own": "yes"}
+    assert found["ExposedPorts"] == {"80/tcp": {}, "81/tcp": {}}
+    assert found["Volumes"] == {"/data": {}, "/more": {}}
+    assert found["Healthcheck"] == BASE_CONFIG["Healthcheck"]
+    for key in ("StopSignal", "User", "WorkingDir"):
+        assert found[key] == BASE_CONFIG[key]
+    plain = inspect(docker, docker.load(repo.root / "dist" / f"script_{kind}"))["Config"]
+    assert plain["Cmd"] == BASE_CONFIG["Cmd"] and not plain["Entrypoint"]
+    history = docker.run_client("history", "--no-trunc", "--format={{.CreatedBy}}", image)
+    shown = history.decode().splitlines()
+    assert shown[-3:] == ["CMD", "layer 1 of the base", "layer 0 of the base"]
+    assert len(shown) == 3 + (2 if kind == "layered" else 1)
+    assert docker.run(image) == "x in tmp\na mail\n"
+
+
+def test_layers_and_store_paths_of_the_base_count(repo: Repo) -> None:
+    assert len(layer_ids(repo, "exact")) == 5
+    assert [len(layer_ids(repo, name)) for name in ("tight", "full")] == [4, 3]
+    for name in ("exact", "tight", "full"):
+        assert len(store_paths(repo, name)) == len(set(store_paths(repo, name))) == 2
+    assert sorted(store_paths(repo, "exact")) == sorted(store_paths(repo, "full"))
+
+    for name, base, new in (
+        ("again_on_oci", "on_oci", "own-data"),
+        ("again_own", "own", "data"),
+        ("again_own_archive", "own", "data"),
+    ):
+        ids, below = layer_ids(repo, name), layer_ids(repo, base)
+        assert ids[: len(below)] == below and len(ids) == len(below) + 2
+        (added,) = [one["store_paths"] for one in info(repo, name)["layers"]][len(below) : -1]
+        assert [path["path"].partition("-")[2] for path in added] == [new]
+    # In the order of popularity, whatever the base has: as without a base.
+    layers = info(repo, "exact")["layers"][2:-1]
+    assert [one["store_paths"][0]["path"].partition("-")[2] for one in layers] == ["data", "own-data"]
+
+
+def test_symlinks_to_directories_among_the_contents(repo: Repo, docker: DockerEngine) -> None:
+    kept, expanded = (
+        docker.files(docker.load(repo.root / "dist" / f"dirlinks_{keep}"))
+        for keep in (True, False)
+    )
+    for files in (kept, expanded):
+        assert files["lib/so"][0].linkname == "so.1"
+        assert files["loop"][0].linkname == "loop"
+        assert files["absolute"][0].linkname == "/etc"
+        assert files["usr"][0].linkname == ".", "a directory that would hold itself"
+        (tree_root,) = [name for name in files if name.count("/") == 2 and name.startswith("nix/s")]
+        assert files["out"][0].linkname == f"/{tree_root}/out"
+        assert files[f"{tree_root}/lib64"][0].linkname == "lib"
+        assert files["lib/so.1"][0].linkname == f"/{tree_root}/lib/so.1"
+    assert kept["lib64"][0].linkname == "lib"
+    assert expanded["lib64"][0].isdir()
+    assert expanded["lib64/so.1"][0].linkname == f"/{tree_root}/lib64/so.1"
+    assert expanded["lib64/so"][0].linkname == f"/{tree_root}/lib/so"
+
+
+@pytest.mark.parametrize("name", ["db_on_db", "db_on_none"])
+def test_nix_database_on_a_base_from_a_file(repo: Repo, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    check_output("tar", "-xf", repo.root / "dist" / f"{name}_rootfs.tar", "-C", root)
+
+    def nix_store(*args: str) -> str:
+        done = subprocess.run(
+            ["nix-store", "--store", str(root), *args],
+            env={**os.environ, "NIX_CONFIG": NIX_CONFIG, "HOME": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    nix_store("--verify", "--check-contents")
+    there = sorted(f"/nix/store/{path}" for path in os.listdir(root / "nix/store") if path[0] != ".")
+    assert len(there) == 2
+    assert sorted(nix_store("-qR", *there).split()) == there
+    # The roots are the image's own contents.
+    roots = os.listdir(root / "nix/var/nix/gcroots/docker")
+    own = {path.partition("-")[2] for path in roots}
+    assert own == ({"data"} if name == "db_on_db" else {"data", "own-data"})
+
+
+def test_an_export_is_what_other_tools_unpack(
+    repo: Repo, docker: DockerEngine, tmp_path: Path
+) -> None:
+    for name in ("special", "plain"):
+        (tmp_path / name).mkdir()
+        tar = repo.root / "dist" / f"{name}_rootfs.tar"
+        check_output("tar", "--numeric-owner", "-xpf", tar, "-C", tmp_path / name)
+    layout = repo.root / "dist/on_special"
+    unpacked = tree(umoci_rootfs(layout, tmp_path / "umoci"))
+    assert tree(tmp_path / "special") == unpacked
+    assert unpacked["a/link"][4] == "a/again" and "a/dangling" not in unpacked
+    write_layout(tmp_path / "base", base_layers(), {})
+    assert tree(tmp_path / "plain") == tree(umoci_rootfs(tmp_path / "base", tmp_path / "b"))
+
+    image = docker.load(repo.root / "dist/of_export")
+    assert docker.run(image) == "from the base\n"
+    assert "etc/gone" not in docker.files(image)
+
+
+BAD_BUILD = """\
+file(name="rootfs", source="rootfs.tar")
+file(name="text", source="text.tar")
+file(name="cut", source="cut.tar")
+file(name="cut_gz", source="cut.tar.gz")
+file(name="damaged", source="damaged.tar")
+files(name="pair", sources=["rootfs.tar", "text.tar"])
+target(name="nothing")
+file(name="many", source="many.tar")
+file(name="two", source="two.tar")
+file(name="deep", source="deep.tar")
+relocated_files(name="as-etc", files_targets=[":file"], src="bad/over", dest="")
+relocated_files(name="below-file", files_targets=[":file"], src="bad/over", dest="etc/motd")
+file(name="file", source="over/etc")
+
+docker_nix_image(name="no_tag", from_image=":two", from_image_tag="v3")
+docker_nix_image(name="no_name", from_image=":two", from_image_name="base/x", from_image_tag="v1")
+for name in ("rootfs", "text", "cut", "cut_gz", "damaged", "pair", "nothing", "deep"):
+    docker_nix_image(name="on_" + name, from_image=":" + name)
+docker_nix_layered(name="unknown", from_image=":not-there")
+docker_nix_image(name="itself", from_image=":itself")
+docker_nix_image(name="ring_a", from_image=":ring_b")
+docker_nix_layered(name="ring_b", from_image=":ring_a")
+docker_nix_image(name="named_image", from_image=":fine", from_image_name="x")
+docker_nix_image(name="named_nothing", from_image_tag="x")
+docker_nix_layered(name="fine")
+docker_nix_layered(name="arm", from_image="//:oci", architecture="arm64")
+docker_nix_layered(name="windows", from_image="//:oci", os="windows")
+docker_nix_export(name="export", from_image=":export")
+docker_nix_layered(name="no_room", from_image="//:oci", contents=["//:data"], max_layers=2)
+docker_nix_image(name="too_many", from_image=":many", contents=["//:data"])
+docker_nix_image(name="on_export", from_image="//:plain_rootfs")
+docker_nix_layered(name="ring_c", from_image=":ring_a")
+for kind, target in (("layered", docker_nix_layered), ("single", docker_nix_image)):
+    target(name=f"hides_{kind}", from_image="//:oci", contents=[":as-etc"])
+    target(name=f"below_{kind}", from_image="//:oci", contents=[":below-file"])
+    target(name=f"script_hides_{kind}", from_image="//:oci", extra_commands="echo > etc")
+    target(name=f"script_below_{kind}", from_image="//:oci", extra_commands="mkdir -p etc/motd")
+"""
+
+
+@pytest.fixture(scope="module")
+def bad(repo: Repo, tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """Targets that cannot be built, in `bad/`."""
+    folder = tmp_path_factory.mktemp("bad")
+    good = (repo.root / "oci.tar").read_bytes()
+    damaged = bytearray(good)
+    damaged[damaged.index(b"\x1f\x8b") + 1000] ^= 1
+    files = {
+        "rootfs.tar": base_layers()[0],
+        "text.tar": b"no tar\n" * 1000,
+        "cut.tar": good[: len(good) // 2],
+        "cut.tar.gz": gzip.compress(good, 1)[:-1000],
+        "damaged.tar": bytes(damaged),
+        "two.tar": (repo.root / "two.tar").read_bytes(),
+        "over/etc": b"",
+    }
+    for name, content in files.items():
+        repo.write(f"bad/{name}", content)
+    write_layout(folder / "many", [layer(file("same"))] * 125, {})
+    pack(folder / "many", repo.root / "bad/many.tar")
+    write_layout(folder / "deep", base_layers(), {})
+    check_output("tar", "-cf", repo.root / "bad/deep.tar", "-C", folder, "deep")
+    repo.write("bad/BUILD", BAD_BUILD)
+    return repo
+
+
+ARCHIVE_ERROR = (
+    "DockerNixError: The 'from_image' field in target bad:{name} is ':{archive}', whose archive "
+    "cannot be used.\n\nerror: the archive"
+)
+NO_IMAGE = (
+    "Name an image target, a `docker_nix_pull`, or a `file` with a docker-archive or an OCI layout "
+    "archive."
+)
+EXPECTED = (
+    "; expected is an image as `docker save` or `skopeo copy … oci-archive:` writes it; a root file "
+    "system goes into `contents`"
+)
+TWO_AT_ONE_PATH = "has targets that want different things at one path: "
+# Name of a target in `bad/`, and texts of the error.
+ERRORS = {
+    "no_tag": ["has no image any name:v3; it has: base/", "base/one:v1"],
+    "no_name": ["has no image base/x:v1; it has: base/", "base/two:v2"],
+    "on_rootfs": [f"looks like a root file system, not like an image{EXPECTED}"],
+    "on_text": [f"is no complete tar (invalid header){EXPECTED}"],
+    "on_cut": [f"is no complete tar (unexpected end of data){EXPECTED}"],
+    "on_cut_gz": ["is damaged: as gzip, the compressed data is truncated"],
+    "on_damaged": [": layer 1 (sha256:", ") is damaged: its digest is sha256:"],
+    "on_deep": ["in a directory of its own; make the archive inside of that"],
+    "on_pair": ["is ':pair', but bad:pair, a `files` target, is no image and has 2 files.", NO_IMAGE],
+    "on_nothing": ["is ':nothing', but bad:nothing, a `target` target, ", "has no files.", NO_IMAGE],
+    "on_export": ["but //:plain_rootfs, a `docker_nix_export` target, is no image", NO_IMAGE],
+    "unknown": [
+        "The address bad:not-there from the 'from_image' field in target bad:unknown does not exist"
+    ],
+    "itself": ["'from_image' field in target bad:itself names the target itself", "Name another"],
+    "export": ["'from_image' field in target bad:export names the target itself", "Name another"],
+    "ring_a": ["is ':ring_b', an image", "bad:ring_a -> bad:ring_b -> bad:ring_a.", "Base one"],
+    "ring_c": ["'from_image' field in target bad:ring_", "on this one: bad:ring_", "Base one of them"],
+    "named_image": [
+        "The 'from_image_name' field in target bad:named_image is 'x', but bad:fine is one image, "
+        "not an archive of several.\n\nRemove the field."
+    ],
+    "named_nothing": [
+        "The 'from_image_tag' field in target bad:named_nothing is 'x', but there is no "
+        "'from_image'.\n\nRemove it, or name the archive that holds the image in 'from_image'."
+    ],
+    "arm": [
+        "The 'architecture' field in target bad:arm is 'arm64', but the base image //:oci is for "
+        "'amd64'.\n\nRemove the field, or use a base image for that platform."
+    ],
+    "windows": ["The 'os' field in target bad:windows is 'windows', but ", " is for 'linux'."],
+    "no_room": [
+        "The 'max_layers' field in target bad:no_room is 2, which is too few.\n\nThe image may have "
+        "2 layers, but the base image has 2 and at least 1 must be added. Raise max_layers to 3"
+    ],
+    "too_many": ["is ':many', an image of 125 layers, and engines can mount 125.", "Use a base image"],
+    "hides_layered": [
+        TWO_AT_ONE_PATH + "/etc is a directory in the base image and a file in bad:as-etc."
+    ],
+    "below_single": [
+        TWO_AT_ONE_PATH + "/etc/motd is a file in the base image and a directory in bad:below-file."
+    ],
+    "script_hides_single": ["/etc is a directory in the base image; a file in its place would hide"],
+    "script_below_layered": ["/etc/motd is a file in the base image, and a directory here; use"],
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_what_cannot_be_a_base(bad: Repo, name: str) -> None:
+    run = bad.pants("package", f"bad:{name}", check=False)
+    assert run.exit_code == 1, run.output
+    error = run.output.partition("in `package` goal")[2]
+    for text in ERRORS[name]:
+        assert text in error
+    assert f"target bad:{name}" in error or name == "ring_c"
+    if "whose archive" in error:
+        start = ARCHIVE_ERROR.format(name=name, archive=name[3:] if name[:3] == "on_" else "two")
+        assert error.strip().startswith(start)
+    assert not list((bad.root / "dist").glob(f"bad/{name}*"))
+
+
+MACHINE_BUILD = """\
+file(name="base", source="base.tar.gz")
+files(name="data", sources=["data/**"])
+docker_nix_layered(
+    name="layered",
+    from_image=":base",
+    contents=[":data"],
+    include_nix_db=True,
+    extra_commands="mkdir -p bin tmp; echo x > tmp/x; ln tmp/x bin/x",
+)
+docker_nix_image(name="single", from_image=":base", contents=[":data"], include_nix_db=True)
+docker_nix_image(
+    name="as_root",
+    from_image=":layered",
+    run_as_root="mkdir -p /made; echo x > /made/a; rm /etc/same; chmod 4750 /made/a",
+    compression="zstd",
+)
+docker_nix_export(name="rootfs", from_image=":as_root")
+"""
+
+
+def test_two_machines_make_the_same(tmp_path: Path) -> None:
+    """Another path, umask, locale, time zone, number of cores and Python; no shared cache."""
+    write_layout(tmp_path / "base", base_layers(), BASE_CONFIG)
+    pack(tmp_path / "base", tmp_path / "base.tar")
+    archive = gzip.compress((tmp_path / "base.tar").read_bytes(), 1)
+    pythons = ("/usr/bin/python3", os.path.realpath(sys.executable))
+    plugins = tmp_path / "another place" / "ü" / "plugins"
+    shutil.copytree(
+        PROJECT / "pants-plugins", plugins, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    first = Repo(
+        tmp_path / "a", store=tmp_path / "store-a", options=[f"--docker-nix-python={pythons[0]}"]
+    )
+    second = Repo(
+        plugins.parent / "b",
+        store=plugins.parent / "store",
+        plugins=plugins,
+        options=(
+            f"--docker-nix-python={pythons[1]}", "--process-execution-local-parallelism=1"
+        ),
+    )
+    for machine in (first, second):
+        machine.write("BUILD", MACHINE_BUILD)
+        machine.write("base.tar.gz", archive)
+        machine.write("data/file", "file")
+    first.pants("package", "//:", env={"LC_ALL": "C", "TZ": "UTC"})
+    second.pants(
+        "package",
+        "//:",
+        env={"LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Kolkata"},
+        prefix=["taskset", "-c", "0", "sh", "-c", 'umask 077; exec "$@"', "sh"],
+    )
+    for name in ("layered", "single", "as_root"):
+        assert first.info(name) == second.info(name)
+    check_output("diff", "-r", first.root / "dist", second.root / "dist")
+    with tarfile.open(first.root / "dist/rootfs.tar") as rootfs:
+        names = rootfs.getnames()
+        assert "etc/same" not in names and "nix/var/nix/db/db.sqlite" in names
+        assert stat.S_IMODE(rootfs.getmember("made/a").mode) == 0o4750

@@ -24,9 +24,8 @@ from docker_nix.layer.tool.archive_tree import (
     normalise,
     symlink,
 )
-from docker_nix.layer.tool.decompress import CHUNK_BYTES, CorruptStream
+from docker_nix.layer.tool.decompress import CHUNK_BYTES, CorruptStream, Readable
 from docker_nix.layer.tool.errors import ToolError
-from docker_nix.layer.tool.tar_reader import Readable
 
 Entry = List[Any]
 

@@ -14,6 +14,12 @@ class CorruptStream(Exception):
     """The file is not, or not completely, in the format it was opened as; the text says why."""
 
 
+class Readable(Protocol):
+    """All that is asked of a stream: `read(size)` gives at most `size` bytes, none at its end."""
+
+    def read(self, size: int) -> bytes: ...
+
+
 class Decoder(Protocol):
     """One compressed stream, with the interface that `bz2` and `lzma` decompressors share."""
 
@@ -99,6 +105,23 @@ class Stream:
             if not read:
                 break
             data = read.lstrip(b"\0")
+        return data
+
+
+class HashedStream:
+    """A stream whose SHA-256 and size (bytes) are taken while it is read."""
+
+    def __init__(self, stream: Readable) -> None:
+        import hashlib
+
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.sha256.update(data)
+        self.size += len(data)
         return data
 
 

@@ -14,7 +14,12 @@ import tarfile
 from typing import Any, BinaryIO, Dict, List, NamedTuple, Union
 
 from docker_nix.layer.tool import tar_format
-from docker_nix.layer.tool.decompress import CHUNK_BYTES, CorruptStream, Stream, open_stream
+from docker_nix.layer.tool.decompress import (
+    CHUNK_BYTES,
+    CorruptStream,
+    HashedStream,
+    open_stream,
+)
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.tarsum import tarsum
 
@@ -150,26 +155,11 @@ def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-class _Hashed:
-    """A stream that is hashed and counted while it is read."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self.sha256.update(data)
-        self.size += len(data)
-        return data
-
-
 def _verified_tarsum(layer: _Layer, lib_dir: str) -> str:
     """The TarSum of a layer, once it is known that it has the digest and size it should have."""
     try:
         with open_stream(layer.file, layer.compression, lib_dir) as stream:
-            hashed = _Hashed(stream)
+            hashed = HashedStream(stream)
             checksum = tarsum(hashed)
             while hashed.read(CHUNK_BYTES):
                 pass

@@ -27,13 +27,12 @@ import json
 import os
 import tempfile
 from functools import partial
-from typing import Any, IO, Iterator
+from typing import IO, Any, Iterator
 
-from docker_nix.layer.tool.decompress import CHUNK_BYTES
+from docker_nix.layer.tool.decompress import CHUNK_BYTES, Readable
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.file_tree import FileTree, Node
 from docker_nix.layer.tool.layer_members import Change, LayerFile, Member, Whiteout
-from docker_nix.layer.tool.tar_reader import Readable
 
 OUTPUT = "layer-index.json"
 _NIX_DATABASE = b"nix/var/nix/db/db.sqlite"

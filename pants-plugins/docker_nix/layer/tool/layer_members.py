@@ -5,15 +5,14 @@ Source of the rules: OCI image-spec, layer.md ("Representing Changes", "Whiteout
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from typing import Iterator, Union
 
 from docker_nix.layer.tool import tar_reader
-from docker_nix.layer.tool.decompress import CHUNK_BYTES, open_stream
+from docker_nix.layer.tool.decompress import CHUNK_BYTES, HashedStream, Readable, open_stream
 from docker_nix.layer.tool.entries import show
 from docker_nix.layer.tool.errors import ToolError
-from docker_nix.layer.tool.tar_reader import Readable, TarMember
+from docker_nix.layer.tool.tar_reader import TarMember
 
 _KINDS = {
     tarfile.REGTYPE: "f",
@@ -161,7 +160,7 @@ class LayerFile:
 
     def __iter__(self) -> Iterator[Change]:
         with open_stream(self._path, self.compression, self._lib_dir) as stream:
-            hashed = _Hashed(stream)
+            hashed = HashedStream(stream)
             yield from layer_members(hashed, self.title)
             rest = _Data(hashed, self.title)
             while rest.read(CHUNK_BYTES):  # what follows the end of the archive counts too
@@ -173,21 +172,6 @@ class LayerFile:
                 f"{self.title} has another content, {self.diff_id}; it is damaged or another "
                 "layer's: fetch it again"
             )
-
-
-class _Hashed:
-    """A stream that is hashed and counted while it is read."""
-
-    def __init__(self, stream: Readable) -> None:
-        self._stream = stream
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self.sha256.update(data)
-        self.size += len(data)
-        return data
 
 
 class _Data:

@@ -128,10 +128,10 @@ def unpack_layers(layers: Iterable[Mapping[str, str]], directory: bytes, lib_dir
     :param directory: not the top of its mount, as files are prepared beside it.
     :param layers: lowest first: `file`, its path, compressed or not, and `diff_id`.
 
-    Must run as root, if only of a user namespace. Times are those in the layers. Left out are devices, as
-    only root of the machine can make them, and those extended attributes that cannot be set. Raises
-    `ToolError` where a layer is damaged or not the one with that `diff_id`, where it needs an owner
-    that the namespace does not have, or more space than there is.
+    Must run as root, if only of a user namespace. Times are those in the layers. Left out are
+    devices, as only root of the machine can make them, and extended attributes that cannot be
+    set. Raises `ToolError` where a layer is damaged or not the one with that `diff_id`, where it
+    needs an owner that the namespace does not have, or more space than there is.
     """
     from docker_nix.layer.tool.file_tree import FileTree
     from docker_nix.layer.tool.layer_members import LayerFile
@@ -304,8 +304,8 @@ def _lay_out(root: Node, entries: list[tuple[bytes, Node]], directory: bytes) ->
             continue
         _describe(path, name, node, xattrs)
     _describe(directory, b"/", root, xattrs)
-    # Directories come last, as they change whenever something is put into them. Compiled Python files
-    # are good as long as the time of their source is what it was.
+    # Directories come last, as they change whenever something is put into them. Compiled Python
+    # files are good as long as the time of their source is what it was.
     for name, node in reversed(entries):
         path = os.path.join(directory, name)
         if os.path.lexists(path):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import tarfile
-from typing import IO, Iterator, Protocol, cast
+from typing import IO, Iterator, cast
+
+from docker_nix.layer.tool.decompress import Readable
 
 # tarfile copies what is left of its buffer at every header, so a bigger buffer is not a faster one.
 _BUFFER_BYTES = 64 * 1024
-
-
-class Readable(Protocol):
-    """All that is asked of a stream: `read(size)` gives at most `size` bytes, none at its end."""
-
-    def read(self, size: int) -> bytes: ...
 
 
 class MissingEnd(tarfile.ReadError):

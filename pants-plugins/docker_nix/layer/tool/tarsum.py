@@ -10,8 +10,8 @@ import hashlib
 import tarfile
 
 from docker_nix.layer.tool import tar_reader
-from docker_nix.layer.tool.decompress import CHUNK_BYTES
-from docker_nix.layer.tool.tar_reader import Readable, TarMember
+from docker_nix.layer.tool.decompress import CHUNK_BYTES, Readable
+from docker_nix.layer.tool.tar_reader import TarMember
 
 _XATTR_PREFIX = "SCHILY.xattr."
 
