@@ -19,8 +19,8 @@ _TARGET_KINDS = help_text(
 
     - a `docker_nix_pull`, an image in a registry;
 
-    - a `file` (or anything that makes a single file) with an image archive: a docker-archive as
-    `docker save` writes it, or an OCI image layout, as a tar, compressed or not.
+    - a `file`, or a target that generates a single file, with an image archive: a docker-archive
+    as `docker save` writes it, or an OCI image layout, as a tar, compressed or not.
     """
 )
 

@@ -793,7 +793,7 @@ EXPECTED = (
     "; expected is an image as `docker save` or `skopeo copy … oci-archive:` writes it; a root "
     "file system goes into `contents`"
 )
-TWO_AT_ONE_PATH = "has targets that want different things at one path: "
+DOES_NOT_FIT = "does not fit the base image: "
 # Name of a target in `bad/`, and texts of the error.
 ERRORS = {
     "no_tag": ["has no image any name:v3; it has: base/", "base/one:v1"],
@@ -847,10 +847,10 @@ ERRORS = {
         "Use a base image",
     ],
     "hides_layered": [
-        TWO_AT_ONE_PATH + "/etc is a directory in the base image and a file in bad:as-etc."
+        DOES_NOT_FIT + "/etc is a directory in the base image and a file in bad:as-etc."
     ],
     "below_single": [
-        TWO_AT_ONE_PATH + "/etc/motd is a file in the base image and a directory in bad:below-file."
+        DOES_NOT_FIT + "/etc/motd is a file in the base image and a directory in bad:below-file."
     ],
     "script_hides_single": [
         "/etc is a directory in the base image; a file in its place would hide"

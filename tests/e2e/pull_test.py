@@ -448,32 +448,32 @@ def test_settings_that_do_not_do(
     cannot = "DockerNixError: The target bad:known cannot be pulled.\n\nerror: "
     for options, reason in (
         (
-            dict(address=registry.address, insecure=False),
+            {"address": registry.address, "insecure": False},
             f"{cannot}cannot pull {known}@*: {registry.address} speaks plain http, not https; if "
             "it should, set `insecure` in [docker-nix].registries",
         ),
         (
-            dict(address=registry.address, ca_file="no/ca.pem"),
+            {"address": registry.address, "ca_file": "no/ca.pem"},
             f"{option}the ca_file 'no/ca.pem' for the registry 'mine', but there is no file "
             f"{machine.root}/no/ca.pem.\n\nGive the path of a PEM file, absolute or from the root",
         ),
         (
-            dict(address=registry.address, certificate="x"),
+            {"address": registry.address, "certificate": "x"},
             f"{option}the registry 'mine' with the unknown key 'certificate'.\n\nThe keys are "
             "address, ca_file, ",
         ),
-        (dict(ca_file="x"), f"{option}the registry 'mine' without an address.\n\nGive it as "),
+        ({"ca_file": "x"}, f"{option}the registry 'mine' without an address.\n\nGive it as "),
         (
-            dict(address=registry.address, insecure="perhaps"),
+            {"address": registry.address, "insecure": "perhaps"},
             f"{option}the registry 'mine' with 'perhaps' for 'insecure'.\n\nIt must be true or",
         ),
         (
-            dict(address=f"http://{registry.address}"),
+            {"address": f"http://{registry.address}"},
             f"{option}the registry 'mine' with the address 'http://{registry.address}'.\n\n"
             "Write it as images' names have it: ",
         ),
         (
-            dict(address=registry.address, ca_file="bad/own.txt"),
+            {"address": registry.address, "ca_file": "bad/own.txt"},
             f"{cannot}the ca_file {machine.root}/bad/own.txt of the registry {registry.address} "
             "has no certificate in the PEM format; see [docker-nix].registries",
         ),

@@ -55,7 +55,7 @@ from docker_nix.image_fields import (
     VariantField,
 )
 from docker_nix.layer.dirlinks import TooManyEntries, expand_dirlinks
-from docker_nix.layer.links import Collision, HashesNeeded, Link, link_farm
+from docker_nix.layer.links import BaseCollision, Collision, HashesNeeded, Link, link_farm
 from docker_nix.layer.rules import BuiltLayer, LayerRequest, NixDatabase, RootPart, RootScript
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool_process import ToolFailed
@@ -204,11 +204,18 @@ async def _links(
             )
         except HashesNeeded as needed:
             paths = needed.store_paths
+        except BaseCollision as e:
+            raise field_error(
+                field_set.address,
+                "contents",
+                f"does not fit the base image: {e}.",
+                "Leave it out, move it with a `relocated_files` target, or build on another base.",
+            ) from e
         except Collision as e:
             raise field_error(
                 field_set.address,
                 "contents",
-                f"has targets that want different things at one path: {e}.",
+                f"has two targets that want different things at one path: {e}.",
                 "Leave one of them out, or move it with a `relocated_files` target.",
             ) from e
         hashed = await MultiGet(

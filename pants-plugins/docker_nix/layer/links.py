@@ -60,7 +60,11 @@ class BaseFiles(Protocol):
 
 
 class Collision(ValueError):
-    """Two contents, or a content and the base image, that want different things at one path."""
+    """Two contents that want different things at one path."""
+
+
+class BaseCollision(Collision):
+    """A content that wants something else at a path than the base image has there."""
 
 
 class HashesNeeded(Exception):
@@ -200,7 +204,7 @@ def link_farm(
                     beside = posixpath.join(posixpath.dirname(place), entry.target)
                     if follow(beside, base.symlink)[0] == followed:
                         continue  # another spelling, such as `/usr/bin` for `usr/bin`
-                raise Collision(
+                raise BaseCollision(
                     f"/{place} is a directory in the base image and {entry.what} in "
                     f"{origins[store_path]}"
                 )
@@ -208,7 +212,7 @@ def link_farm(
     for path, store_path in directories.items():
         was_there = base.what(path) if base else None
         if was_there is not None:
-            raise Collision(
+            raise BaseCollision(
                 f"/{path} is {was_there} in the base image and a directory in {origins[store_path]}"
             )
     links += _directories(directories, [str(link[1]) for link in links], base)

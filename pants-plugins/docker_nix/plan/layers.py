@@ -54,10 +54,12 @@ def plan_layers(
     paths = [path for path in popularity(references) if path not in in_base]
     own = max(own_layers, 1 if paths else 0)
     if max_layers < base_layers + own:
+        remedy = f"Raise max_layers to {base_layers + own} or more (up to {MOST_LAYERS}), or use"
+        if base_layers + own > MOST_LAYERS:
+            remedy = f"Engines can mount {MOST_LAYERS}; use"
         raise NoRoomForLayers(
             f"The image may have {max_layers} layers, but the base image has {base_layers} and at "
-            f"least {own} must be added. Raise max_layers to {base_layers + own} or more (up to "
-            f"{MOST_LAYERS}), or use a base image with fewer layers."
+            f"least {own} must be added. {remedy} a base image with fewer layers."
         )
     if not room:
         return LayerPlan((), tuple(sorted(paths)))

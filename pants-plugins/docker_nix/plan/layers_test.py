@@ -71,6 +71,11 @@ def test_no_room(size: int, max_layers: int, base_layers: int) -> None:
     )
 
 
+def test_no_room_for_any_image() -> None:
+    with pytest.raises(NoRoomForLayers, match="must be added. Engines can mount 125; use a base"):
+        plan_layers(closure(1), 100, base_layers=125)
+
+
 def test_an_image_without_store_paths() -> None:
     assert plan_layers({}, 100) == LayerPlan(())
     assert plan_layers({}, 1) == LayerPlan(())
