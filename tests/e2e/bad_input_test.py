@@ -384,7 +384,8 @@ BAD: List[Case] = [
             "`content=[':x']` in target field-unknown:img. Valid fields for the target "
             "type `docker_nix_layered`: ['architecture', 'compression', 'config', "
             "'contents', 'created', 'dependencies', 'description', 'environment', "
-            "'extra_commands', 'gid', 'image_name', 'image_tags', 'max_layers', 'os', "
+            "'extra_commands', 'from_image', 'from_image_name', 'from_image_tag', 'gid', "
+            "'image_name', 'image_tags', 'include_nix_db', 'max_layers', 'os', "
             "'output_format', 'output_path', 'tags', 'tools', 'uid', 'variant']."
         ),
     ),
@@ -518,7 +519,8 @@ BAD: List[Case] = [
             "DockerNixError: The target contents-image:other is an image, and an image "
             "cannot be one of the contents of an image.\n"
             "\n"
-            "List the contents of that image instead."
+            "Name it in 'from_image' to build on top of it, list the contents of that image, or "
+            "its root file system (a `docker_nix_export`)."
         ),
         'docker_nix_layered(name="other")',
     ),

@@ -49,6 +49,7 @@ class ImageLayer:
     :param compression: `gzip`, `zstd` or `none`.
     :param diff_size: the size of the uncompressed tar in bytes, where it is known.
     :param registry: what to fetch before the blob is in the store; None if it is there.
+    :param index: what the tool's `layer_index` says of it, where that is known already.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class ImageLayer:
     diff_size: Optional[int]
     store_paths: Tuple[StorePathInfo, ...] = ()
     registry: Optional[RegistryImage] = None
+    index: Optional[FileDigest] = None
 
     @classmethod
     def of(cls, kind: str, built: BuiltLayer) -> ImageLayer:

@@ -159,10 +159,14 @@ async def _image_of_archive(request: FromImageRequest, target: Target) -> BuiltI
         raise field_error(
             owner, field.alias, f"is {field.value!r}, whose archive cannot be used.", output
         ) from e
-    described = await Get(
-        Digest,
-        DigestSubset(result.digest, PathGlobs(["image/config.json", "image/layers.json"])),
+    described, entries = await MultiGet(
+        Get(
+            Digest,
+            DigestSubset(result.digest, PathGlobs(["image/config.json", "image/layers.json"])),
+        ),
+        Get(DigestEntries, Digest, result.digest),
     )
+    digests = {entry.path: entry.file_digest for entry in entries if isinstance(entry, FileEntry)}
     files = {file.path: file.content for file in await Get(DigestContents, Digest, described)}
     config_json = files["image/config.json"]
     config = json.loads(config_json)
@@ -173,6 +177,7 @@ async def _image_of_archive(request: FromImageRequest, target: Target) -> BuiltI
             layer["compression"],
             layer["diff_id"],
             None,
+            index=digests[f"image/layers/{layer['digest'].partition(':')[2]}.json"],
         )
         for layer in json.loads(files["image/layers.json"])
     )
@@ -241,6 +246,9 @@ async def index_layer(request: LayerIndexRequest) -> LayerIndex:
     if layer.registry:
         pulled = await Get(PulledLayers, RegistryImage, layer.registry)
         return await _index_file(pulled.digest, f"layers/{layer.blob.fingerprint}.json")
+    if layer.index:
+        known = await Get(Digest, CreateDigest([FileEntry("index.json", layer.index)]))
+        return await _index_file(known, "index.json")
     input_digest = await Get(Digest, CreateDigest([FileEntry("in/layer", layer.blob)]))
     result = await Get(
         ToolResult,

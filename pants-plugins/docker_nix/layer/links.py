@@ -9,7 +9,17 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass, replace
-from typing import Dict, Iterable, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
+from typing import (
+    Dict,
+    Iterable,
+    Iterator,
+    Mapping,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from docker_nix.layer.tool.symlinks import follow
 
@@ -189,26 +199,7 @@ def link_farm(
                 difference = " with other content" if was.what == entry.what else ""
                 raise clash(place, first, was.what, store_path, entry.what + difference)
 
-    links: List[Link] = []
-    for place, (store_path, entry) in owner.items():
-        stays = entry.target.startswith("/") or (
-            place == entry.path and not _escapes(place, entry.target)
-        )
-        target = entry.target if entry.kind == "l" and stays else f"{store_path}/{entry.path}"
-        if base is None:
-            links.append(("l", place, target))
-        elif (base.symlink(place), base.owner(place)) != (target, owner_ids):
-            followed, by_symlink = follow(place, base.symlink)
-            if followed is not None and base.directory(followed):
-                if entry.kind == "l" and by_symlink:
-                    beside = posixpath.join(posixpath.dirname(place), entry.target)
-                    if follow(beside, base.symlink)[0] == followed:
-                        continue  # another spelling, such as `/usr/bin` for `usr/bin`
-                raise BaseCollision(
-                    f"/{place} is a directory in the base image and {entry.what} in "
-                    f"{origins[store_path]}"
-                )
-            links.append(("l", place, target))
+    links = list(_links(owner, origins, base, owner_ids))
     for path, store_path in directories.items():
         was_there = base.what(path) if base else None
         if was_there is not None:
@@ -217,6 +208,33 @@ def link_farm(
             )
     links += _directories(directories, [str(link[1]) for link in links], base)
     return tuple(sorted(links, key=lambda link: str(link[1]).encode("utf-8", "surrogateescape")))
+
+
+def _links(
+    owner: Mapping[str, Tuple[str, Entry]],
+    origins: Mapping[str, str],
+    base: Optional[BaseFiles],
+    owner_ids: Tuple[int, int],
+) -> Iterator[Link]:
+    """The links for the entries at each place, but for those that the base has."""
+    for place, (store_path, entry) in owner.items():
+        stays = entry.target.startswith("/") or (
+            place == entry.path and not _escapes(place, entry.target)
+        )
+        target = entry.target if entry.kind == "l" and stays else f"{store_path}/{entry.path}"
+        if base:
+            if (base.symlink(place), base.owner(place)) == (target, owner_ids):
+                continue
+            followed, by_symlink = follow(place, base.symlink)
+            if followed is not None and base.directory(followed):
+                beside = posixpath.join(posixpath.dirname(place), entry.target)
+                if entry.kind == "l" and by_symlink and follow(beside, base.symlink)[0] == followed:
+                    continue  # another spelling, such as `/usr/bin` for `usr/bin`
+                raise BaseCollision(
+                    f"/{place} is a directory in the base image and {entry.what} in "
+                    f"{origins[store_path]}"
+                )
+        yield ("l", place, target)
 
 
 def _directories(
