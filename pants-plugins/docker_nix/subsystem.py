@@ -54,8 +54,8 @@ class DockerNixSubsystem(Subsystem):
                 ca_file = "build-support/ca.pem"  # certificates to trust, PEM
                 insecure = false                  # true: plain HTTP, or any certificate
 
-            The rest of the keys (`default`, `repository`, `skip_push`, `extra_image_tags`) are for
-            publishing. A registry on a loopback address may be plain HTTP without being listed.
+            The other keys of `[docker].registries` may be there, too; pulling does not use them. A
+            registry on a loopback address may be plain HTTP without being listed.
 
             Credentials do not belong here: log in with `docker login` or `skopeo login`.
             """

@@ -148,7 +148,11 @@ async def pull_image(
     files = {file.path: file.content for file in await Get(DigestContents, Digest, result.digest)}
     manifest_json, config_json = files["manifest.json"], files["config.json"]
     manifest, config = json.loads(manifest_json), json.loads(config_json)
-    found = Platform(config["architecture"], config["os"], config.get("variant") or None)
+    found = Platform(
+        config.get("architecture") or platform.architecture,
+        config.get("os") or platform.os,
+        config.get("variant") or None,
+    )
     for field, wanted, has in (
         (field_set.architecture, field_set.architecture.value, found.architecture),
         (field_set.os, field_set.os.value, found.os),
