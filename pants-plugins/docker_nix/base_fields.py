@@ -95,7 +95,7 @@ class PullImageNameField(StringField):
         """
         The name of the image with the registry it is in, without a tag, such as
         `registry.example.com/team/base`. A name without a registry is one of Docker Hub's, as
-        everywhere: `debian` means `docker.io/library/debian`.
+        everywhere.
 
         Registries with a certificate authority of their own, or without TLS, are described by
         `[docker-nix].registries`. To log in, use `docker login` or `skopeo login`.

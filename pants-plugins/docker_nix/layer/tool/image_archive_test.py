@@ -364,7 +364,7 @@ def test_choice_by_annotation() -> None:
         {**BLOBS, **other_blobs, **third_blobs},
         manifest_entry(MANIFEST, annotations={NAME: "docker.io/library/app:1", REF: "1"}),
         manifest_entry(other, annotations={NAME: "docker.io/team/other:1", REF: "1"}),
-        manifest_entry(third, annotations={REF: "quay.io/third:latest"}),
+        manifest_entry(third, annotations={REF: "other.example.com/third:latest"}),
     )
     write_tar("archive", members)
     for name, tag, tars in (
@@ -372,13 +372,13 @@ def test_choice_by_annotation() -> None:
         ("app", None, (LOW, HIGH)),
         (None, "1", (LOW, HIGH)),
         ("team/other", "1", (LOW,)),
-        ("quay.io/third", None, (HIGH,)),
+        ("other.example.com/third", None, (HIGH,)),
         (None, "latest", (HIGH,)),
     ):
         Split(name=name, tag=tag).check(config(*tars), *tars)
     assert error(name="app", tag="2") == (
         "the image archive archive has no image app:2; it has: docker.io/library/app:1, 1, "
-        "docker.io/team/other:1, 1, quay.io/third:latest"
+        "docker.io/team/other:1, 1, other.example.com/third:latest"
     )
 
 
