@@ -29,7 +29,7 @@ from docker_nix.assemble import manifest as oci
 from docker_nix.assemble.docker_info import ImageName, LayerInfo, docker_info_json
 from docker_nix.assemble.image import BuiltImage, libraries_to_read
 from docker_nix.assemble.image_config import to_json_bytes
-from docker_nix.assemble.rules import LayeredImageFieldSet, SingleImageFieldSet
+from docker_nix.assemble.rules import ImageFieldSet, LayeredImageFieldSet, SingleImageFieldSet
 from docker_nix.base.types import Blobs, BlobsRequest, LayerIndex, LayerIndexRequest
 from docker_nix.errors import DockerNixError, field_error
 from docker_nix.image_fields import OutputFormatField
@@ -46,6 +46,12 @@ class PackageImageRequest:
     address: Address
     output_format: OutputFormatField
     output_path: OutputPathField
+
+    @classmethod
+    def of(
+        cls, image: BuiltImage, field_set: Union[ImageFieldSet, PullFieldSet]
+    ) -> PackageImageRequest:
+        return cls(image, field_set.address, field_set.output_format, field_set.output_path)
 
 
 def _names(image: BuiltImage) -> Tuple[ImageName, ...]:
@@ -208,34 +214,19 @@ async def package_layered_image(field_set: LayeredImageFieldSet) -> BuiltPackage
             "Remove it, or use output_format='oci'.",
         )
     image = await Get(BuiltImage, LayeredImageFieldSet, field_set)
-    return await Get(
-        BuiltPackage,
-        PackageImageRequest(
-            image, field_set.address, field_set.output_format, field_set.output_path
-        ),
-    )
+    return await Get(BuiltPackage, PackageImageRequest, PackageImageRequest.of(image, field_set))
 
 
 @rule
 async def package_single_image(field_set: SingleImageFieldSet) -> BuiltPackage:
     image = await Get(BuiltImage, SingleImageFieldSet, field_set)
-    return await Get(
-        BuiltPackage,
-        PackageImageRequest(
-            image, field_set.address, field_set.output_format, field_set.output_path
-        ),
-    )
+    return await Get(BuiltPackage, PackageImageRequest, PackageImageRequest.of(image, field_set))
 
 
 @rule
 async def package_pulled_image(field_set: PullFieldSet) -> BuiltPackage:
     image = await Get(BuiltImage, PullFieldSet, field_set)
-    return await Get(
-        BuiltPackage,
-        PackageImageRequest(
-            image, field_set.address, field_set.output_format, field_set.output_path
-        ),
-    )
+    return await Get(BuiltPackage, PackageImageRequest, PackageImageRequest.of(image, field_set))
 
 
 def rules() -> Iterable[object]:

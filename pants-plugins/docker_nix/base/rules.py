@@ -139,11 +139,7 @@ async def _image_of_archive(request: FromImageRequest, target: Target) -> BuiltI
                         "file": "in/archive",
                         "name": request.name.value,
                         "tag": request.tag.value,
-                        "platform": {
-                            "architecture": request.platform.architecture,
-                            "os": request.platform.os,
-                            "variant": request.platform.variant,
-                        },
+                        "platform": request.platform.to_json(),
                         "compression": request.compression,
                     }
                 ),

@@ -32,7 +32,8 @@ _WHAT = {
 
 
 class BaseTree:
-    """All paths of an image, without the content of files. Paths have no leading slash.
+    """All paths of an image, without the content of files. Paths have no leading slash, but for
+    `store_paths`, the store paths that it has.
 
     It is the `BaseFiles` that a link farm asks.
     """
@@ -42,6 +43,11 @@ class BaseTree:
         self._nodes: Dict[str, Node] = {
             path.decode("utf-8", "surrogateescape"): node for path, node in tree.entries()
         }
+        self.store_paths: FrozenSet[str] = frozenset(
+            f"/{path}"
+            for path in self._nodes
+            if path.startswith(_STORE) and "/" not in path[len(_STORE) :]
+        )
 
     @classmethod
     def of(cls, indexes: Iterable[Mapping[str, Any]]) -> BaseTree:
@@ -60,15 +66,6 @@ class BaseTree:
             )
             registered = index.get("nix_db", registered)
         return cls(tree, registered)
-
-    @property
-    def store_paths(self) -> FrozenSet[str]:
-        """The store paths that it has."""
-        return frozenset(
-            f"/{path}"
-            for path in self._nodes
-            if path.startswith(_STORE) and "/" not in path[len(_STORE) :]
-        )
 
     @property
     def registered_paths(self) -> Tuple[StorePathInfo, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
-from docker_nix.layer.links import Entry
+from docker_nix.layer.links import Entry, escapes
 from docker_nix.layer.tool.symlinks import follow
 
 MOST_ENTRIES = 1_000_000
@@ -87,22 +87,11 @@ class _Tree:
                 yield Entry(entry.kind, shown, "", entry.sha256, entry.size)
 
     def _directory_behind(self, link: Entry) -> Optional[str]:
-        if self._leaves(link):
+        if link.target.startswith("/") or escapes(link.path, link.target):
             return None
         parent = link.path.rpartition("/")[0]
         followed, _ = follow(f"{parent}/{link.target}", self._symlink)
         return followed if followed in self._children and followed else None
-
-    def _leaves(self, link: Entry) -> bool:
-        """Whether the symlink leads out of the tree, be it to come back."""
-        if link.target.startswith("/"):
-            return True
-        depth = link.path.count("/")
-        for part in link.target.split("/"):
-            depth += -1 if part == ".." else part not in ("", ".")
-            if depth < 0:
-                return True
-        return False
 
     def _symlink(self, path: str) -> Optional[str]:
         entry = self._entries.get(path)

@@ -93,7 +93,7 @@ def _parents(path: str) -> Iterable[str]:
         yield path
 
 
-def _escapes(path: str, target: str) -> bool:
+def escapes(path: str, target: str) -> bool:
     """Whether a relative symlink at `path` with the text `target` may lead out of its tree."""
     depth = path.count("/")
     for part in target.split("/"):
@@ -219,7 +219,7 @@ def _links(
     """The links for the entries at each place, but for those that the base has."""
     for place, (store_path, entry) in owner.items():
         stays = entry.target.startswith("/") or (
-            place == entry.path and not _escapes(place, entry.target)
+            place == entry.path and not escapes(place, entry.target)
         )
         target = entry.target if entry.kind == "l" and stays else f"{store_path}/{entry.path}"
         if base:

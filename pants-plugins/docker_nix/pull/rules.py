@@ -130,11 +130,7 @@ async def pull_image(
                     {
                         "image": name,
                         "digest": digest,
-                        "platform": {
-                            "architecture": platform.architecture,
-                            "os": platform.os,
-                            "variant": platform.variant,
-                        },
+                        "platform": platform.to_json(),
                     }
                 ),
                 EMPTY_DIGEST,

@@ -14,6 +14,18 @@ if TYPE_CHECKING:  # at run time, `typing` alone would take as long as a small l
 _TYPE_BITS, _REGULAR = 0o170000, 0o100000
 
 
+def sha256_of(path: str | bytes) -> tuple[str, int]:
+    """The SHA-256 (hexadecimal) and the size (bytes) of the file at `path`. Raises `OSError`."""
+    from hashlib import sha256
+
+    digest, size = sha256(), 0
+    with open(path, "rb", buffering=0) as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
 class InputFile:
     """The regular file at `path`, open for reading; `size` is in bytes.
 

@@ -458,7 +458,7 @@ class _LayerWriter:
         return self._written[key]
 
     def _write(self, archive: _Archive, layer: _Layer) -> Json:
-        from docker_nix.layer.tool.layer_index import index_layer
+        from docker_nix.layer.tool.layer_index import write_index
 
         scratch = os.path.join(SCRATCH, "layer")
         compression = _sniff(archive.starts_with(layer.path, 8))
@@ -470,9 +470,7 @@ class _LayerWriter:
             digest = self._copy(archive, layer, scratch)
         path = os.path.join(self._directory, digest)
         os.replace(scratch, path)
-        index = index_layer(path, self._lib_dir, layer.diff_id)
-        with open(f"{path}.json", "w", encoding="utf-8") as file:
-            json.dump(index, file, sort_keys=True, separators=(",", ":"))
+        index = write_index(path, f"{path}.json", self._lib_dir, layer.diff_id)
         return {key: index[key] for key in ("digest", "size", "diff_id", "compression")}
 
     def _compress(self, archive: _Archive, layer: _Layer, path: str) -> str:

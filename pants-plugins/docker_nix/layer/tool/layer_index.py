@@ -32,6 +32,7 @@ from typing import IO, Any, Iterator
 from docker_nix.layer.tool.decompress import CHUNK_BYTES, Readable
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.file_tree import FileTree, Node
+from docker_nix.layer.tool.files import sha256_of
 from docker_nix.layer.tool.layer_members import Change, LayerFile, Member, Whiteout
 
 OUTPUT = "layer-index.json"
@@ -49,14 +50,25 @@ def main(args: list[str], lib_dir: str) -> None:
         raise ToolError("usage: layer-index SPEC")
     with open(args[0], encoding="utf-8") as spec_file:
         spec = json.load(spec_file)
-    index = index_layer(spec["file"], lib_dir, spec["diff_id"])
+    write_index(spec["file"], OUTPUT, lib_dir, spec["diff_id"])
+
+
+def write_index(
+    path: str, output: str, lib_dir: str, expected_diff_id: str | None
+) -> dict[str, Any]:
+    """Writes the index of the layer in the file at `path` to `output`, and returns it.
+
+    Raises as `index_layer` does, and `OSError`, and then leaves no `output`.
+    """
+    index = index_layer(path, lib_dir, expected_diff_id)
     try:
-        with open(OUTPUT, "w", encoding="utf-8") as file:
+        with open(output, "w", encoding="utf-8") as file:
             json.dump(index, file, sort_keys=True, separators=(",", ":"))
     except BaseException:
-        if os.path.exists(OUTPUT):
-            os.unlink(OUTPUT)
+        if os.path.exists(output):
+            os.unlink(output)
         raise
+    return index
 
 
 def index_layer(path: str, lib_dir: str, expected_diff_id: str | None) -> dict[str, Any]:
@@ -91,8 +103,7 @@ def index_layer(path: str, lib_dir: str, expected_diff_id: str | None) -> dict[s
     tree.apply(changes(), keep, layer.title)
     root = [] if tree.root.implied else [(b"", tree.root)]
     entries = [_entry(path, node) for path, node in root + tree.entries() if not node.implied]
-    with open(path, "rb") as file:
-        digest, size = _sha256(file)
+    digest, size = sha256_of(path)
     index = {
         "version": 1,
         "compression": layer.compression,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from docker_nix.layer.tool.entries import Entry, show
 from docker_nix.layer.tool.errors import ToolError
+from docker_nix.layer.tool.files import sha256_of
 from docker_nix.layer.tool.symlinks import follow
 from docker_nix.layer.tool.tar_format import DIRECTORY, FILE, HARDLINK, SYMLINK
 
@@ -136,14 +137,7 @@ def _same(entry: Entry, old: list[Any]) -> bool:
         return old[0] == "l" and _bytes(old[5]) == entry.link
     if entry.kind != FILE or old[0] != "f" or entry.mode != old[2]:
         return False
-    from hashlib import sha256
-
-    digest, size = sha256(), 0
-    with open(entry.path, "rb") as file:
-        for chunk in iter(lambda: file.read(1024 * 1024), b""):
-            digest.update(chunk)
-            size += len(chunk)
-    return (size, digest.hexdigest()) == (old[5], old[6])
+    return sha256_of(entry.path) == (old[6], old[5])
 
 
 def _without_idle_directories(entries: list[Entry], there: dict[str, list[Any]]) -> list[Entry]:

@@ -11,6 +11,7 @@ import os
 from typing import Callable
 
 from docker_nix.layer.tool.errors import ToolError
+from docker_nix.layer.tool.files import sha256_of
 from docker_nix.layer.tool.oci_types import (
     Json,
     Manifest,
@@ -26,7 +27,6 @@ from docker_nix.layer.tool.skopeo import Skopeo, read_access
 MANIFEST, CONFIG, LAYERS, SCRATCH = "manifest.json", "config.json", "layers", "scratch"
 # An index may list indexes; more than this is no image, but a mistake.
 _MAX_INDEXES = 3
-_CHUNK_BYTES = 1 << 20
 
 
 def pull_manifest(args: list[str], lib_dir: str) -> None:
@@ -108,7 +108,7 @@ def _resolve(
 
 
 def _pull_layers(spec: Json, lib_dir: str) -> None:
-    from docker_nix.layer.tool.layer_index import index_layer
+    from docker_nix.layer.tool.layer_index import write_index
 
     layers: dict[str, Json] = {layer["digest"]: layer for layer in spec["layers"]}
     for digest in layers:
@@ -123,14 +123,10 @@ def _pull_layers(spec: Json, lib_dir: str) -> None:
         blob = os.path.join(LAYERS, name)
         _check_blob(os.path.join(copied, name), layer, spec["image"])
         os.rename(os.path.join(copied, name), blob)
-        index = index_layer(blob, lib_dir, layer["diff_id"])
-        with open(f"{blob}.json", "w", encoding="utf-8") as file:
-            json.dump(index, file, sort_keys=True, separators=(",", ":"))
+        write_index(blob, f"{blob}.json", lib_dir, layer["diff_id"])
 
 
 def _check_blob(path: str, layer: Json, image: str) -> None:
-    from hashlib import sha256
-
     what = f"layer {layer['digest']} of {image}"
     if not os.path.exists(path):
         raise ToolError(f"{what}: it did not come with the image; nothing was kept")
@@ -139,11 +135,6 @@ def _check_blob(path: str, layer: Json, image: str) -> None:
             f"{what}: its size is {os.path.getsize(path)} bytes, not {layer['size']}; "
             "nothing was kept"
         )
-    hashed = sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
-            hashed.update(chunk)
-    if f"sha256:{hashed.hexdigest()}" != layer["digest"]:
-        raise ToolError(
-            f"{what}: its digest is sha256:{hashed.hexdigest()}; nothing was kept; fetch it again"
-        )
+    digest = f"sha256:{sha256_of(path)[0]}"
+    if digest != layer["digest"]:
+        raise ToolError(f"{what}: its digest is {digest}; nothing was kept; fetch it again")

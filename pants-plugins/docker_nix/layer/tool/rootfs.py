@@ -13,6 +13,8 @@ import time
 
 from docker_nix.layer.tool.entries import Entry, check_name, show, to_bytes
 from docker_nix.layer.tool.errors import ToolError
+from docker_nix.layer.tool.files import sha256_of
+from docker_nix.layer.tool.symlinks import follow
 from docker_nix.layer.tool.tar_format import DIRECTORY, FILE, HARDLINK, SYMLINK
 
 TYPE_CHECKING = False
@@ -56,7 +58,7 @@ class Found:
         self.inode = status.st_ino
         self.ctime = status.st_ctime_ns
         self.link = link
-        self.digest: bytes | None = None
+        self.digest: str | None = None
         self.xattrs: _Xattrs = {}
 
 
@@ -72,7 +74,7 @@ class Snapshot:
     def __init__(
         self,
         directory: bytes,
-        digests: Mapping[int, bytes] | None = None,
+        digests: Mapping[int, str] | None = None,
         xattrs: Mapping[int, _Xattrs] | None = None,
     ) -> None:
         self.paths = _scan(directory)
@@ -96,7 +98,7 @@ class Snapshot:
                 return False
         if (is_file or now.kind == stat.S_IFDIR) and before.xattrs != _xattrs(on_disk):
             return False
-        return not is_file or (before.size == now.size and before.digest == _digest(on_disk))
+        return not is_file or (before.size == now.size and before.digest == sha256_of(on_disk)[0])
 
 
 class Changes:
@@ -212,28 +214,17 @@ def resolve(root: bytes, path: bytes) -> bytes:
     What is not there is taken for directories, and nothing leads out of `root`. Raises `ToolError`
     where symlinks lead in a circle.
     """
-    done: list[bytes] = []
-    rest = path.split(b"/")[::-1]
-    links = 0
-    while rest:
-        part = rest.pop()
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            del done[-1:]
-            continue
+
+    def symlink(name: str) -> str | None:
         try:
-            target = os.readlink(os.path.join(root, *done, part))
+            return os.fsdecode(os.readlink(os.path.join(root, os.fsencode(name))))
         except OSError:
-            done.append(part)
-            continue
-        links += 1
-        if links > 40:  # as in Linux
-            raise ToolError(f"{show(path)} lies behind symlinks that lead in a circle")
-        if target.startswith(b"/"):
-            done.clear()
-        rest += target.split(b"/")[::-1]
-    return b"/".join(done)
+            return None
+
+    place, _ = follow(os.fsdecode(path), symlink)
+    if place is None:
+        raise ToolError(f"{show(path)} lies behind symlinks that lead in a circle")
+    return os.fsencode(place)
 
 
 class _Contents:
@@ -244,7 +235,7 @@ class _Contents:
         self._count = 0
         os.mkdir(directory)
 
-    def keep(self, member: Member) -> tuple[bytes, bytes]:
+    def keep(self, member: Member) -> tuple[bytes, str]:
         """Writes a member's data to a file; returns its path and the SHA-256 of the data."""
         import hashlib
 
@@ -268,7 +259,7 @@ class _Contents:
             os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
         finally:
             os.close(fd)
-        return path, sha256.digest()
+        return path, sha256.hexdigest()
 
     def remove(self) -> None:
         """Removes what belongs nowhere in the end."""
@@ -280,7 +271,7 @@ class _Contents:
 
 def _lay_out(root: Node, entries: list[tuple[bytes, Node]], directory: bytes) -> Snapshot:
     """Puts a tree on disk: all parents are directories in it, so no symlink is ever followed."""
-    digests: dict[int, bytes] = {}
+    digests: dict[int, str] = {}
     xattrs: dict[int, _Xattrs] = {}
     placed: dict[int, bytes] = {}
     for name, node in entries:
@@ -369,18 +360,6 @@ def _entry(name: bytes, found: Found, on_disk: bytes, description: str) -> Entry
         f"{description} made {show(name)}, which is {_SPECIAL.get(found.kind, 'a special file')}; "
         "a layer can hold files, directories and symlinks only"
     )
-
-
-def _digest(path: bytes) -> bytes:
-    import hashlib
-
-    sha256 = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while True:
-            chunk = file.read(_CHUNK_BYTES)
-            if not chunk:
-                return sha256.digest()
-            sha256.update(chunk)
 
 
 def _xattrs(path: bytes) -> _Xattrs:
