@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from pants.core.util_rules.system_binaries import (
     BinaryNotFoundError,
@@ -127,7 +127,10 @@ class _PackInput:
     spec: List[Dict[str, Any]]
     digests: List[Digest]
     size: int
+    runtimes: FrozenDict[str, Digest]
 
+
+_PYTHON_RUNTIMES = ".docker-nix-python"
 
 # Pants crashes on a process whose inputs have some fifty nested directories or more: they need more
 # stack than its threads have.
@@ -175,27 +178,24 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
     )
     spec: List[Dict[str, Any]] = []
     size = 0
+    runtimes: Dict[str, Digest] = {}
     for obj in objects:
+        path: Dict[str, Any] = {"name": obj.base_name}
         if obj.unpack:
             size += 3 * obj.digest.serialized_bytes_length
-            spec.append(
-                {
-                    "name": obj.base_name,
-                    "source": "archive",
-                    "file": "archive",
-                    "format": obj.unpack,
-                }
-            )
+            path.update({"source": "archive", "file": "archive", "format": obj.unpack})
         else:
             size += sum(entry.size for entry in entries[obj.path])
-            spec.append(
-                {
-                    "name": obj.base_name,
-                    "source": "tree",
-                    "entries": _tool_entries(entries[obj.path]),
-                }
-            )
-    return _PackInput(spec, [*shallow_digests, *deep_digests], size)
+            path.update({"source": "tree", "entries": _tool_entries(entries[obj.path])})
+        if obj.bytecode:
+            runtime = obj.bytecode.runtime
+            runtimes[f"{_PYTHON_RUNTIMES}/{runtime.fingerprint}"] = runtime
+            path["bytecode"] = [
+                obj.bytecode.cache_tag,
+                f"{_PYTHON_RUNTIMES}/{runtime.fingerprint}/runtime",
+            ]
+        spec.append(path)
+    return _PackInput(spec, [*shallow_digests, *deep_digests], size, FrozenDict(runtimes))
 
 
 def _database_spec(database: NixDatabase, objects: Tuple[StoreObject, ...]) -> Dict[str, Any]:
@@ -254,7 +254,7 @@ async def pack_layer(
         "paths": packed.spec,
         "root": None,
     }
-    immutable_inputs: Mapping[str, Digest] = {}
+    immutable_inputs: Dict[str, Digest] = dict(packed.runtimes)
     root = request.root
     if root:
         spec["root"] = {
@@ -277,6 +277,7 @@ async def pack_layer(
             readable = await _pack_input(root.script_store)
             digests.extend(readable.digests)
             spec["root"]["store"] = readable.spec
+            immutable_inputs.update(readable.runtimes)
         if root.script is not None and root.tools:
             try:
                 shims = await Get(
@@ -293,7 +294,7 @@ async def pack_layer(
                     f"{e}\n\nThe programs in 'tools' are looked up on "
                     "[docker-nix].executable_search_paths."
                 ) from e
-            immutable_inputs = shims.immutable_input_digests
+            immutable_inputs.update(shims.immutable_input_digests)
             spec["root"]["path"] = shims.cache_name
     input_digest = await Get(Digest, MergeDigests(digests))
     objects = request.objects + (root.script_store if root else ())
