@@ -13,8 +13,8 @@ from docker_nix.export import rules as export
 from docker_nix.layer import rules as layer
 from docker_nix.pull import rules as pull
 from docker_nix.resolve import image_contents
-from docker_nix.resolve.python import rules as python
 from docker_nix.resolve import rules as resolve
+from docker_nix.resolve.python import rules as python
 from docker_nix.target_types import (
     DockerNixExportTarget,
     DockerNixImageTarget,

@@ -134,7 +134,9 @@ async def _closures(
 
 
 async def _image_python(
-    request: ImageContentsRequest, without_python: Iterable[StoreClosure], named: Dict[str, StoreClosure]
+    request: ImageContentsRequest,
+    without_python: Iterable[StoreClosure],
+    named: Dict[str, StoreClosure],
 ) -> ImagePython:
     """The Python of the image, which may be one of the contents.
 
@@ -292,7 +294,9 @@ async def infer_referenced_targets(request: InferReferencedTargets) -> InferredD
         ),
         await _addresses(fields.address, "run_as_root", _script_references(fields.run_as_root)),
         await _addresses(
-            fields.address, "python_interpreter", list(references(fields.python_interpreter.parts()))
+            fields.address,
+            "python_interpreter",
+            list(references(fields.python_interpreter.parts())),
         ),
     )
     return InferredDependencies(address for one in named for address in one.addresses.values())

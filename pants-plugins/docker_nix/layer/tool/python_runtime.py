@@ -14,9 +14,11 @@ import os
 import posixpath
 import re
 import shutil
+from functools import partial
 from typing import Any
 
 from docker_nix.layer.tool import elf
+from docker_nix.layer.tool.decompress import CHUNK_BYTES
 from docker_nix.layer.tool.entries import show
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.file_tree import FileTree, Node
@@ -69,7 +71,10 @@ def extract(layers: list[dict[str, Any]], interpreter: str, into: str, lib_dir: 
     if "os.py" not in modules:
         raise ToolError(f"{_WHAT}: there is no /{standard_library}os.py beside /{program}")
     for name, content in modules.items():
-        _write(os.path.join(into, PREFIX, "lib", f"python{version[1]}" if version else "", name), content)
+        _write(
+            os.path.join(into, PREFIX, "lib", f"python{version[1]}" if version else "", name),
+            content,
+        )
 
 
 def _write(path: str, content: bytes, executable: bool = False) -> None:
@@ -94,7 +99,7 @@ class _Image:
                 or _LIBRARY.fullmatch(member.path)
                 or _STANDARD_LIBRARY.fullmatch(member.path)
             )
-            return b"".join(iter(lambda: member.data.read(1 << 20), b"")) if wanted else None
+            return b"".join(iter(partial(member.data.read, CHUNK_BYTES), b"")) if wanted else None
 
         tree = FileTree()
         for layer in layers:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Mapping, Set, Tuple
 
-from packaging.utils import canonicalize_name
-# As Pants 2.17 has it. Its `packaging.requirements` warns of its own age when it is imported.
-from pkg_resources import Requirement, RequirementParseError
-from pkg_resources.extern.packaging.markers import UndefinedEnvironmentName
+# What Pants 2.17 itself parses requirements with.
+from pkg_resources import Requirement  # pants: no-infer-dep
 
 from docker_nix.layer.links import Entry
 from docker_nix.resolve.python.interpreter import Interpreter
+
+
+def normalised(name: str) -> str:
+    """The name of a project, the same for all spellings of it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,23 @@ class Distribution:
             tuple(sorted(index["console_scripts"].items())),
             tuple(sorted(index["scripts"].items())),
             tuple(
-                Entry(kind, path, target=rest[0])
-                if kind == "l"
-                else Entry(kind, path)
-                if kind == "d"
-                else Entry(kind, path, size=rest[0], sha256=rest[1])
+                (
+                    Entry(kind, path, target=rest[0])
+                    if kind == "l"
+                    else (
+                        Entry(kind, path)
+                        if kind == "d"
+                        else Entry(kind, path, size=rest[0], sha256=rest[1])
+                    )
+                )
                 for kind, path, *rest in index["entries"]
             ),
         )
 
     @property
     def project(self) -> str:
-        """The normalised name, the same for all spellings of it (PEP 503)."""
-        return canonicalize_name(self.name)
+        """The normalised name."""
+        return normalised(self.name)
 
     @property
     def title(self) -> str:
@@ -102,9 +110,9 @@ def _project(requirement: str, interpreter: Interpreter) -> str:
         parsed = Requirement.parse(requirement)
         if parsed.marker and not parsed.marker.evaluate({**interpreter.markers, "extra": ""}):
             return ""
-    except (RequirementParseError, UndefinedEnvironmentName):
+    except ValueError:
         return ""  # old metadata; whatever is needed is in the environment all the same
-    return canonicalize_name(parsed.project_name)
+    return normalised(parsed.project_name)
 
 
 def _components(edges: Mapping[str, Iterable[str]]) -> Dict[str, int]:

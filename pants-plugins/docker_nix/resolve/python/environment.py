@@ -1,4 +1,4 @@
-"""The environment: distributions merged into one directory of symlinks, a virtual environment. Pure.
+"""The environment: distributions merged into one virtual environment of symlinks. Pure.
 
 Python looks up modules in few directories then, whatever the number of distributions. A directory
 that only one distribution has is one symlink; others are real, with what each distribution has in
@@ -43,9 +43,7 @@ class Script:
     body: str
 
 
-def merged(
-    installed: Sequence[Installed], interpreter: Interpreter, compiled: bool
-) -> Tree:
+def merged(installed: Sequence[Installed], interpreter: Interpreter, compiled: bool) -> Tree:
     """What an environment has of its distributions, by path.
 
     :param installed: in an order that decides which of two equal files is linked.
