@@ -14,13 +14,13 @@ import os
 import posixpath
 import re
 import shutil
-from functools import partial
-from typing import Any
+import tempfile
+from typing import IO, Any
 
 from docker_nix.layer.tool import elf
-from docker_nix.layer.tool.decompress import CHUNK_BYTES
 from docker_nix.layer.tool.entries import show
 from docker_nix.layer.tool.errors import ToolError
+from docker_nix.layer.tool.export import append_content
 from docker_nix.layer.tool.file_tree import FileTree, Node
 from docker_nix.layer.tool.layer_members import LayerFile, Member
 from docker_nix.layer.tool.symlinks import follow
@@ -31,8 +31,8 @@ OUTPUT = "runtime"
 LOADER, PROGRAM, LIBRARIES, PREFIX = "loader", "python", "libraries", "prefix"
 
 _LIBRARY = re.compile(rb"(usr/)?(local/)?lib(32|64|x32)?(/[^/]+-linux-[^/]+)?/[^/]+\.so[^/]*")
+_PROGRAM = re.compile(rb"(.*/)?python[^/]*")
 _STANDARD_LIBRARY = re.compile(rb"(.*/)?lib/python3\.\d+/((encodings|importlib)/)?[^/]+\.py")
-_WHAT = "the Python of the base image cannot compile modules here"
 
 
 def main(args: list[str], lib_dir: str) -> None:
@@ -54,52 +54,48 @@ def main(args: list[str], lib_dir: str) -> None:
 
 
 def extract(layers: list[dict[str, Any]], interpreter: str, into: str, lib_dir: str) -> None:
-    """Writes what the interpreter at the path `interpreter` needs to the directory `into`."""
-    image = _Image(layers, interpreter, lib_dir)
-    program = image.resolve(interpreter)
+    """Writes what the interpreter at the path `interpreter` needs to the directory `into`.
+
+    `layers` is as in `main`. The memory it takes does not grow with the layers. Raises `ToolError`
+    where they do not have all that is needed, and `OSError`.
+    """
     os.makedirs(os.path.join(into, LIBRARIES))
-    _write(os.path.join(into, PROGRAM), image.content(program), executable=True)
-    loader = image.elf(program).loader
-    if loader is not None:
-        _write(os.path.join(into, LOADER), image.content(image.resolve(loader)), executable=True)
-        for name, path in image.libraries(program).items():
-            _write(os.path.join(into, LIBRARIES, name), image.content(path))
-    prefix = posixpath.dirname(posixpath.dirname(program))
-    version = re.search(r"python(3\.\d+)", posixpath.basename(program))
-    standard_library = f"{prefix}/lib/python{version[1] if version else '3'}/".lstrip("/")
-    modules = image.below(standard_library)
-    if "os.py" not in modules:
-        raise ToolError(f"{_WHAT}: there is no /{standard_library}os.py beside /{program}")
-    for name, content in modules.items():
-        _write(
-            os.path.join(into, PREFIX, "lib", f"python{version[1]}" if version else "", name),
-            content,
-        )
+    with tempfile.TemporaryFile(dir=os.path.dirname(into) or ".") as contents:
+        image = _Image(layers, lib_dir, contents)
+        program = image.resolve(interpreter)
+        version = re.fullmatch(r"python(3\.\d+)", posixpath.basename(program))
+        if version is None:
+            raise _Unusable(f"/{program} does not have its version in its name")
+        image.write(program, os.path.join(into, PROGRAM), executable=True)
+        loader = image.elf(program).loader
+        if loader is not None:
+            image.write(image.resolve(loader), os.path.join(into, LOADER), executable=True)
+            for name, path in image.libraries(program).items():
+                image.write(path, os.path.join(into, LIBRARIES, name))
+        prefix = posixpath.dirname(posixpath.dirname(program))
+        library = posixpath.join(prefix, "lib", f"python{version[1]}")
+        modules = image.below(library)
+        if f"{library}/os.py" not in modules:
+            raise _Unusable(f"there is no /{library}/os.py beside /{program}")
+        for path in modules:
+            image.write(path, os.path.join(into, PREFIX, os.path.relpath(path, prefix or ".")))
 
 
-def _write(path: str, content: bytes, executable: bool = False) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(content)
-    os.chmod(path, 0o755 if executable else 0o644)
+class _Unusable(ToolError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the Python of the base image cannot compile modules here: {reason}")
 
 
 class _Image:
-    """The files of the image that may be needed, in memory. Paths have no leading slash."""
+    """The files of the image that may be needed. Paths have no leading slash."""
 
-    def __init__(self, layers: list[dict[str, Any]], interpreter: str, lib_dir: str) -> None:
-        names = {os.fsencode(interpreter)}
+    def __init__(self, layers: list[dict[str, Any]], lib_dir: str, contents: IO[bytes]) -> None:
+        self._contents = contents
+        patterns = (_LIBRARY, _PROGRAM, _STANDARD_LIBRARY)
 
-        def keep(member: Member) -> bytes | None:
-            assert member.data is not None
-            # The interpreter's own path may lead through symlinks of any layer.
-            wanted = (
-                member.path in names
-                or re.fullmatch(rb"(.*/)?bin/python[^/]*", member.path)
-                or _LIBRARY.fullmatch(member.path)
-                or _STANDARD_LIBRARY.fullmatch(member.path)
-            )
-            return b"".join(iter(partial(member.data.read, CHUNK_BYTES), b"")) if wanted else None
+        def keep(member: Member) -> int | None:
+            wanted = any(pattern.fullmatch(member.path) for pattern in patterns)
+            return append_content(contents, member) if wanted else None
 
         tree = FileTree()
         for layer in layers:
@@ -111,37 +107,42 @@ class _Image:
         node = self._nodes.get(path)
         return os.fsdecode(node.link) if node and node.kind == "l" else None
 
-    def find(self, path: str) -> str | None:
+    def _find(self, path: str) -> str | None:
         """Where `path` leads, if to a file whose content is known."""
         place, _ = follow(path, self._symlink)
         node = self._nodes.get(place) if place else None
         return place if node and node.kind == "f" and node.content is not None else None
 
     def resolve(self, path: str) -> str:
-        found = self.find(path)
+        found = self._find(path)
         if found is None:
-            raise ToolError(f"{_WHAT}: there is no file /{path.lstrip('/')} in the image")
+            raise _Unusable(f"there is no file /{path.lstrip('/')} in the image")
         return found
 
-    def content(self, path: str) -> bytes:
-        content: bytes = self._nodes[path].content
-        return content
+    def _read(self, path: str) -> bytes:
+        node = self._nodes[path]
+        self._contents.seek(node.content)
+        return self._contents.read(node.size)
 
-    def below(self, directory: str) -> dict[str, bytes]:
-        """The files whose content is known below `directory`, which ends with a slash."""
-        place, _ = follow(directory, self._symlink)
-        start = f"{place}/"
-        return {
-            path[len(start) :]: node.content
+    def write(self, path: str, to: str, executable: bool = False) -> None:
+        os.makedirs(os.path.dirname(to), exist_ok=True)
+        with open(to, "wb") as file:
+            file.write(self._read(path))
+        os.chmod(to, 0o755 if executable else 0o644)
+
+    def below(self, directory: str) -> list[str]:
+        """The paths of files whose content is known below `directory`."""
+        return [
+            path
             for path, node in self._nodes.items()
-            if path.startswith(start) and node.kind == "f" and node.content is not None
-        }
+            if path.startswith(f"{directory}/") and node.kind == "f" and node.content is not None
+        ]
 
     def elf(self, path: str) -> elf.Elf:
         try:
-            return elf.read(io.BytesIO(self.content(path)))
+            return elf.read(io.BytesIO(self._read(path)))
         except ValueError as error:
-            raise ToolError(f"{_WHAT}: /{show(os.fsencode(path))} is {error}") from None
+            raise _Unusable(f"/{show(os.fsencode(path))} is {error}") from None
 
     def libraries(self, program: str) -> dict[str, str]:
         """The paths of all libraries that the program needs, by the names it needs them under."""
@@ -159,7 +160,7 @@ class _Image:
         while pending:
             path = pending.pop()
             needs = self.elf(path)
-            origin = posixpath.dirname(path)
+            origin = f"/{posixpath.dirname(path)}"
             own = [
                 part.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)
                 for part in needs.search_path
@@ -167,10 +168,10 @@ class _Image:
             for name in needs.needed:
                 if name in found or "/" in name:
                     continue
-                places = (self.find(f"{place}/{name}") for place in (*own, *directories))
+                places = (self._find(f"{place}/{name}") for place in (*own, *directories))
                 library = next((place for place in places if place), None)
                 if library is None:
-                    raise ToolError(f"{_WHAT}: it needs {name}, which the image does not have")
+                    raise _Unusable(f"it needs {name}, which the image does not have")
                 found[name] = library
                 pending.append(library)
         return found

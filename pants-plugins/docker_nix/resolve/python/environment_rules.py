@@ -38,7 +38,7 @@ from docker_nix.assemble.image import libraries_to_read
 from docker_nix.base.types import Blobs, BlobsRequest
 from docker_nix.build_platform import default_platform
 from docker_nix.errors import DockerNixError
-from docker_nix.layer.tool_process import ToolResult, ToolRun
+from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.resolve import store_path
 from docker_nix.resolve.python.distribution import Distribution, dependencies
 from docker_nix.resolve.python.environment import (
@@ -156,9 +156,14 @@ async def _bytecode(request: EnvironmentRequest) -> Optional[Bytecode]:
         or request.platforms
     ):
         return None
-    runtime = await Get(
-        PythonRuntime, PythonRuntimeRequest(request.python.base_layers, request.interpreter.path)
-    )
+    layers, path = request.python.base_layers, request.interpreter.path
+    try:
+        runtime = await Get(PythonRuntime, PythonRuntimeRequest(layers, path))
+    except ToolFailed as e:
+        raise DockerNixError(
+            f"The modules of {request.address} cannot be compiled for the image "
+            f"{request.python.owner}. {e}\n\nSet python_bytecode=False on the image."
+        ) from e
     return Bytecode(runtime.digest, request.interpreter.cache_tag)
 
 
