@@ -285,8 +285,9 @@ async def resolve_environment(
                     layout=PexLayout.PACKED,
                     platforms=request.platforms,
                     complete_platforms=request.complete_platforms,
-                    # Whatever the distributions are: the layer is compressed, and only once.
-                    additional_args=("--no-compress", *request.pex_args),
+                    # Not --no-compress: Pex 2.1.137 keeps such zips where it then believes that it
+                    # has compressed ones, and fails to build any other PEX with the same wheels.
+                    additional_args=request.pex_args,
                     include_source_files=False,
                     include_local_dists=True,
                     hardcoded_interpreter_constraints=InterpreterConstraints(
