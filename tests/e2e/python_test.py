@@ -4,6 +4,9 @@ edit costs."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping
@@ -13,6 +16,22 @@ import pytest
 from support.debian_image import debian_with_python
 from support.docker_engine import DockerEngine, docker_engine
 from support.workspace import Repo
+
+# A lock file of Pex, and for building wheels of the repository a plain list of requirements.
+OPTIONS = (
+    "--python-enable-resolves",
+    "--python-resolves={'python-default': 'python.lock', 'setuptools': 'setuptools.lock'}",
+    "--python-resolves-to-interpreter-constraints={'python-default': ['CPython==3.11.*']}",
+    "--python-invalid-lockfile-behavior=ignore",
+    "--setuptools-install-from-resolve=setuptools",
+)
+
+ROOT_BUILD = """\
+file(name="base", source="base.tar")
+python_requirement(
+    name="setuptools", requirements=["setuptools==75.6.0", "wheel==0.45.1"], resolve="setuptools"
+)
+"""
 
 BUILD = """\
 __defaults__(all=dict(interpreter_constraints=["CPython==3.11.*"]))
@@ -181,6 +200,38 @@ def write_sources(repo: Repo) -> None:
     repo.write("src/dist/in_wheel.py", 'print("from a wheel of the repository")\n')
 
 
+WHEELS = (
+    "gunicorn==23.0.0",
+    "packaging==24.2",
+    "pyyaml==6.0.2",
+    "setuptools==75.6.0",
+    "setuptools==75.7.0",
+    "wheel==0.45.1",
+    "zope.event==5.0",
+    "zope.interface==7.2",
+)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of wheels: a lock file of Pex names files, which an index here may not have."""
+    folder = tmp_path_factory.mktemp("wheels")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={folder}"]
+    target = ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64"]
+    for requirement in WHEELS:
+        subprocess.run([*command, *target, requirement], check=True)
+    return folder
+
+
+def lock(repo: Repo, wheels: Path) -> None:
+    repo.pants(
+        "--python-repos-indexes=[]",
+        f"--python-repos-find-links=['file://{wheels}']",
+        "generate-lockfiles",
+        "--resolve=python-default",
+    )
+
+
 @pytest.fixture(scope="module")
 def docker() -> Iterator[DockerEngine]:
     with docker_engine() as engine:
@@ -199,23 +250,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_repo(root: Path, base: Path, **kwargs: Any) -> Repo:
-    repo = Repo(root, **kwargs)
-    with (root / "pants.toml").open("a") as toml:
-        toml.write('\n[GLOBAL]\npants_ignore = ["!*.never"]\n' if False else "")
-    (
-        (root / "base.tar").hardlink_to(base)
-        if hasattr(Path, "hardlink_to")
-        else repo.write("base.tar", base.read_bytes())
-    )
-    repo.write("BUILD", 'file(name="base", source="base.tar")\n')
+    repo = Repo(root, options=OPTIONS, **kwargs)
+    os.link(base, root / "base.tar")
+    repo.write("BUILD", ROOT_BUILD)
+    repo.write("setuptools.lock", "setuptools==75.6.0\nwheel==0.45.1\n")
     return repo
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Repo]:
+def repo(tmp_path_factory: pytest.TempPathFactory, base: Path, wheels: Path) -> Iterator[Repo]:
     folder = tmp_path_factory.mktemp("python")
     repo = make_repo(folder / "repo", base, store=folder / "store", pantsd=True)
     write_sources(repo)
+    lock(repo, wheels)
     repo.pants("package", "src/app:image", "src/app:single", "src/app:library")
     yield repo
     repo.close()
@@ -339,7 +386,7 @@ def test_an_edit_changes_one_layer(repo: Repo) -> None:
     repo.write("src/app/other.py", OTHER)
 
 
-def test_an_upgrade_changes_what_holds_it(repo: Repo) -> None:
+def test_an_upgrade_changes_what_holds_it(repo: Repo, wheels: Path) -> None:
     repo.write(
         "src/app/BUILD",
         BUILD + 'docker_nix_layered(name="edited", from_image="//:base", contents=[":app"])\n',
@@ -351,18 +398,21 @@ def test_an_upgrade_changes_what_holds_it(repo: Repo) -> None:
         "src/app/BUILD",
         upgraded + 'docker_nix_layered(name="edited", from_image="//:base", contents=[":app"])\n',
     )
+    lock(repo, wheels)
     repo.pants("package", "src/app:edited")
     after = store_layers(repo, "src.app/edited")
     names = sorted(path.partition("-")[2] for path in after.keys() - before.keys())
     # Not what depends on it, such as zope.interface.
     assert names == ["python3.11-environment", "setuptools-75.7.0"]
     repo.write("src/app/BUILD", BUILD)
+    lock(repo, wheels)
 
 
 def test_two_machines_make_the_same_bytes(tmp_path: Path, base: Path, repo: Repo) -> None:
     """Another directory, store, umask, locale and Python for the tool, and nothing cached."""
     other = make_repo(tmp_path / "elsewhere", base, store=tmp_path / "store")
     write_sources(other)
+    other.write("python.lock", (repo.root / "python.lock").read_bytes())
     other.pants(
         "--docker-nix-python=/usr/bin/python3",
         "package",

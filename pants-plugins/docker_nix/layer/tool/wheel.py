@@ -2,8 +2,9 @@
 
 Pex keeps each distribution as one zip: what belongs into `site-packages` at its root, scripts and
 data below `.prefix`, and `.layout.json`, which says so. It leaves out the RECORD, which depends on
-where the rest goes; here it is written again. Sources: Python Packaging User Guide, "Recording
-installed projects" and "Core metadata specifications".
+where the rest goes; here it is written again. Scripts of Python are no part of a store path: they
+name their interpreter, and so belong to an environment. Sources: Python Packaging User Guide,
+"Recording installed projects" and "Core metadata specifications".
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ def installed_members(members: Iterable[Member], site_packages: str) -> Iterator
         if member.data is None:
             yield member._replace(name=place)
             continue
-        data = _Hashing(member.data)
+        content = _program(member)
+        if content is not None and content.startswith(_PLACEHOLDER):
+            record.append((up + place, "", ""))
+            continue
+        data = _Hashing(member.data if content is None else io.BytesIO(content))
         yield member._replace(name=place, data=data)
         record.append((name if in_site else up + place, *data.finish()))
     if metadata_directory:
@@ -97,6 +102,14 @@ def index_wheel(path: str, site_packages: str, lib_dir: str) -> dict[str, Any]:
     }
 
 
+def _program(member: Member) -> bytes | None:
+    """The content of a program in `bin` that is small enough to be a script."""
+    directory, _, name = member.name.rpartition("/")
+    if directory != f"{_STASH}bin" or member.data is None or member.size > _MOST_SCRIPT_BYTES:
+        return None
+    return _read_all(member.data)
+
+
 class _Metadata:
     def __init__(self) -> None:
         self._files: dict[str, str] = {}
@@ -108,18 +121,11 @@ class _Metadata:
             return
         if directory.endswith(".dist-info") and file in ("METADATA", "WHEEL", "entry_points.txt"):
             self._files[file] = _read_all(member.data).decode("utf-8", "replace")
-        elif (
-            member.name.startswith(f"{_STASH}bin/")
-            and member.name.count("/") == 2
-            and member.size <= _MOST_SCRIPT_BYTES
-        ):
-            first, _, rest = _read_all(member.data).partition(b"\n")
-            if first.startswith(_PLACEHOLDER):
-                name = member.name.rpartition("/")[2]
-                try:
-                    self._scripts[name] = rest.decode()
-                except UnicodeDecodeError:
-                    pass  # it stays the file that it is
+            return
+        content = _program(member)
+        if content is not None and content.startswith(_PLACEHOLDER):
+            text = content.partition(b"\n")[2].decode("utf-8", "surrogateescape")
+            self._scripts[member.name.rpartition("/")[2]] = text
 
     def result(self, path: str) -> dict[str, Any]:
         from email.parser import HeaderParser

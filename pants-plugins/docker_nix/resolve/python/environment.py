@@ -55,6 +55,9 @@ def merged(installed: Sequence[Installed], interpreter: Interpreter, compiled: b
     for one in installed:
         for entry in _with_bytecode(one.distribution.entries, interpreter, compiled):
             entries.setdefault(entry.path, []).append((one, entry))
+        for name, body in one.distribution.scripts:
+            entry = Entry("x", f"bin/{name}", sha256=body)  # equal where the bodies are
+            entries.setdefault(entry.path, []).append((one, entry))
 
     owners: Dict[str, set[str]] = {}
     for path, found in entries.items():
@@ -105,9 +108,9 @@ def virtual_environment(interpreter: Interpreter) -> Mapping[str, Union[SymlinkT
     }
 
 
-def script_text(script: Script, python: str) -> str:
+def script_text(script: Script, python: str) -> bytes:
     """The whole text of a script that the interpreter at the path `python` runs."""
-    return f"#!{python}\n{script.body}"
+    return f"#!{python}\n{script.body}".encode("utf-8", "surrogateescape")
 
 
 def _with_bytecode(

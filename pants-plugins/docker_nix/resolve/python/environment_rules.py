@@ -82,13 +82,12 @@ class EnvironmentRequest:
 class Environment:
     """An environment and the distributions in it.
 
-    :param path: its store path.
-    :param objects: the store paths of the distributions, and its own.
+    :param own: its own store path, to which programs refer.
     :param tree: what it has of the distributions, by path.
     """
 
-    path: str
-    objects: Tuple[StoreObject, ...]
+    own: StoreObject
+    distributions: Tuple[StoreObject, ...]
     installed: Tuple[Installed, ...]
     tree: Tuple[Tuple[str, Union[SymlinkTo, Script]], ...]
     bytecode: Optional[Bytecode]
@@ -216,9 +215,7 @@ def tree_of(tree: Mapping[str, Union[SymlinkTo, Script, str]], python: str) -> C
         if isinstance(node, SymlinkTo):
             entries.append(SymlinkEntry(path, node.target))
         elif isinstance(node, Script):
-            entries.append(
-                FileContent(path, script_text(node, python).encode(), is_executable=True)
-            )
+            entries.append(FileContent(path, script_text(node, python), is_executable=True))
         else:
             entries.append(FileContent(path, node.encode()))
     return CreateDigest(entries)
@@ -265,12 +262,10 @@ async def resolve_environment(
             "image's Python and platform, or build on such a machine."
         )
     transitive = await Get(TransitiveTargets, TransitiveTargetsRequest([request.address]))
-    needs_pex = request.include_requirements and any(
-        target.has_field(PythonRequirementsField) or target.has_field(PythonProvidesField)
-        for target in transitive.closure
-    )
+    has_local = any(target.has_field(PythonProvidesField) for target in transitive.closure)
+    has_foreign = any(target.has_field(PythonRequirementsField) for target in transitive.closure)
     files: List[FileEntry] = []
-    if needs_pex:
+    if request.include_requirements and (has_local or has_foreign):
         constraints = await Get(
             InterpreterConstraints, InterpreterConstraintsRequest([request.address])
         )
@@ -289,7 +284,7 @@ async def resolve_environment(
                     # has compressed ones, and fails to build any other PEX with the same wheels.
                     additional_args=request.pex_args,
                     include_source_files=False,
-                    include_local_dists=True,
+                    include_local_dists=has_local,
                     hardcoded_interpreter_constraints=InterpreterConstraints(
                         f"{constraint},{own}" if constraint.specs else f"{constraint}{own}"
                         for constraint in constraints
@@ -301,9 +296,9 @@ async def resolve_environment(
                 f"The distributions of {request.address} cannot be had for the Python of the image "
                 f"{request.python.owner}, {request.interpreter}.\n\n"
                 f"{e.stderr.decode(errors='replace').strip() or e}\n\n"
-                f"A Python {request.interpreter.version} is needed on this machine to resolve them "
-                "([python-bootstrap].search_path says where it is looked for); or give the target "
-                "'complete_platforms' for that Python, and wheels will do."
+                f"Resolving them takes a Python {request.interpreter.version} on this machine, "
+                "which is looked for on [python-bootstrap].search_path. With 'complete_platforms' "
+                "for that Python on the target, wheels will do."
             ) from e
         files = [
             entry
@@ -348,8 +343,8 @@ async def resolve_environment(
         ) from e
     environment = await _environment_object(request, tree, [obj.path for obj in objects.values()])
     return Environment(
-        environment.path,
-        (*objects.values(), environment),
+        environment,
+        tuple(objects.values()),
         installed,
         tuple(sorted(tree.items(), key=lambda item: item[0])),
         bytecode,

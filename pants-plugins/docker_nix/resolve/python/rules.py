@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import ClassVar, Dict, Iterable, List, Optional, Sequence, Union
+from typing import ClassVar, Iterable, Optional, Sequence, Union
 
 from pants.backend.python.goals.package_pex_binary import PexBinaryFieldSet
 from pants.backend.python.target_types import (
@@ -52,7 +52,7 @@ from docker_nix.errors import DockerNixError, field_error
 from docker_nix.resolve import store_path
 from docker_nix.resolve.packages import PackageClosureRequest
 from docker_nix.resolve.python import environment_rules
-from docker_nix.resolve.python.environment import Script, SymlinkTo
+from docker_nix.resolve.python.environment import Script
 from docker_nix.resolve.python.environment_rules import Environment, EnvironmentRequest, tree_of
 from docker_nix.resolve.python.fields import PythonLayering, PythonLayeringField
 from docker_nix.resolve.python.interpreter import Interpreter
@@ -240,7 +240,7 @@ def _script(
             return EntryPoint(module.strip(), function.strip() or None)
     node = dict(environment.tree).get(f"bin/{name}")
     if node is not None:
-        return EnvironmentScript(f"{environment.path}/bin/{name}", isinstance(node, Script))
+        return EnvironmentScript(f"{environment.own.path}/bin/{name}", isinstance(node, Script))
     scripts = sorted(path[4:] for path, _ in environment.tree if path.startswith("bin/"))
     raise field_error(
         field_set.address,
@@ -285,7 +285,7 @@ async def resolve_pex_binary(
             ("--resolve-local-platforms",) if field_set.resolve_local_platforms.value else (),
         ),
     )
-    objects = list(environment.objects)
+    objects = [*environment.distributions, environment.own]
     name = _program_name(address)
     sources = None
     if field_set.include_sources.value:
@@ -301,7 +301,7 @@ async def resolve_pex_binary(
         main = EntryPoint(entry_point.val.module, entry_point.val.function)
     venv = PexExecutionMode(field_set.execution_mode.value) is PexExecutionMode.VENV
     launcher = Launcher(
-        f"{environment.path}/bin/python",
+        f"{environment.own.path}/bin/python",
         sources.path if sources else None,
         main,
         tuple(field_set.args.value or ()),
@@ -319,7 +319,7 @@ async def resolve_pex_binary(
             name,
             digest,
             address,
-            references=[environment.path, *([sources.path] if sources else [])],
+            references=[environment.own.path, *([sources.path] if sources else [])],
         ),
         with_links=True,
     )
@@ -328,44 +328,42 @@ async def resolve_pex_binary(
 
 @rule(desc="Resolve Python code to store paths", level=LogLevel.DEBUG)
 async def resolve_library(request: LibraryClosureRequest) -> StoreClosure:
-    """The code at `lib/python3.X/site-packages` with all that it needs, and scripts at `bin`."""
+    """The code with all that it needs: at `lib/python3.X/site-packages`, and scripts at `bin`.
+
+    There is no environment: what is listed together is to be used together, by a `PYTHONPATH`.
+    """
     if request.python is None:
         return StoreClosure((), (), lacks_python=True)
     address = request.target.address
     constraints = await Get(InterpreterConstraints, InterpreterConstraintsRequest([address]))
     interpreter = _choose(request, constraints)
     environment = await Get(Environment, EnvironmentRequest(address, request.python, interpreter))
-    objects = list(environment.objects)
-    roots: List[str] = []
-    own: Optional[str] = None
+    objects = list(environment.distributions)
     found = await Get(Sources, SourcesRequest(address, constraints))
-    if found.digest != EMPTY_DIGEST:
+    sources = found.digest != EMPTY_DIGEST
+    if sources:
         placed = await Get(Digest, AddPrefix(found.digest, interpreter.site_packages))
-        sources = _sources_object(placed, address, None)
-        objects.append(sources)
-        roots.append(sources.path)
-        own = sources.path
-    if environment.installed:
-        links: Dict[str, Union[SymlinkTo, Script, str]] = {
-            path: SymlinkTo(f"{environment.path}/{path}") if isinstance(node, Script) else node
-            for path, node in environment.tree
-        }
-        digest = await Get(Digest, CreateDigest, tree_of(links, ""))
-        library = StoreObject.from_pants(
-            f"{_program_name(address)}-library",
-            digest,
-            address,
-            references=[obj.path for obj in environment.objects],
+        objects.insert(0, _sources_object(placed, address, None))
+    scripts = {
+        path: node
+        for path, node in environment.tree
+        if path.startswith("bin/") and isinstance(node, Script)
+    }
+    if scripts:
+        digest = await Get(Digest, CreateDigest, tree_of(scripts, interpreter.path))
+        in_store = [interpreter.store_path] if interpreter.store_path else []
+        objects.append(
+            StoreObject.from_pants("python-scripts", digest, address, references=in_store)
         )
-        objects.append(library)
-        roots.append(library.path)
-        own = own or library.path
+    roots = [obj.path for obj in objects]
     if not roots:
         raise DockerNixError(
             f"The target {address} has neither sources nor requirements, so it cannot be part of "
             "an image.\n\nRemove it from the 'contents' that list it."
         )
-    return StoreClosure(tuple(roots), tuple(objects), own)
+    return StoreClosure(
+        tuple(roots), tuple(objects), roots[0] if len(roots) == 1 or sources else None
+    )
 
 
 def rules() -> Iterable[object]:
