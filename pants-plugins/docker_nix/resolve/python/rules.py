@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import ClassVar, Iterable, Optional, Sequence, Union
 
+from pants.backend.python import target_types_rules
 from pants.backend.python.goals.package_pex_binary import PexBinaryFieldSet
 from pants.backend.python.target_types import (
     PexBinary,
@@ -19,6 +20,7 @@ from pants.backend.python.target_types import (
     ResolvedPexEntryPoint,
     ResolvePexEntryPointRequest,
 )
+from pants.backend.python.util_rules import pex_from_targets
 from pants.backend.python.util_rules.interpreter_constraints import InterpreterConstraints
 from pants.backend.python.util_rules.local_dists import LocalDistsPex, LocalDistsPexRequest
 from pants.backend.python.util_rules.pex import CompletePlatforms, PexPlatforms
@@ -369,6 +371,9 @@ async def resolve_library(request: LibraryClosureRequest) -> StoreClosure:
 def rules() -> Iterable[object]:
     return (
         *collect_rules(),
+        # For repositories that do not have the Python backend.
+        *pex_from_targets.rules(),
+        *target_types_rules.rules(),
         *environment_rules.rules(),
         PexBinary.register_plugin_field(PythonLayeringField),
         UnionRule(StoreClosureRequest, PexClosureRequest),
