@@ -30,7 +30,11 @@ OUTPUT = "runtime"
 # names they are needed under, and the prefix with `lib/python<version>`.
 LOADER, PROGRAM, LIBRARIES, PREFIX = "loader", "python", "libraries", "prefix"
 
-_LIBRARY = re.compile(rb"(usr/)?(local/)?lib(32|64|x32)?(/[^/]+-linux-[^/]+)?/[^/]+\.so[^/]*")
+_LIBRARY = re.compile(rb"(.*/)?lib(32|64|x32)?(/[^/]+-linux-[^/]+)?/[^/]+\.so[^/]*")
+# Where the loader looks without being told.
+_SYSTEM_LIBRARY = re.compile(
+    rb"(usr/)?(local/)?lib(32|64|x32)?(/[^/]+-linux-[^/]+)?/[^/]+\.so[^/]*"
+)
 _PROGRAM = re.compile(rb"(.*/)?python[^/]*")
 _STANDARD_LIBRARY = re.compile(rb"(.*/)?lib/python3\.\d+/((encodings|importlib)/)?[^/]+\.py")
 
@@ -150,7 +154,7 @@ class _Image:
             {
                 posixpath.dirname(path)
                 for path in self._nodes
-                if _LIBRARY.fullmatch(os.fsencode(path))
+                if _SYSTEM_LIBRARY.fullmatch(os.fsencode(path))
             },
             # As the loader has it: /usr/local before /usr (ld.so.conf), the system's after that.
             key=lambda path: ("local" not in path, path),
