@@ -524,17 +524,28 @@ BAD: List[Case] = [
         ),
         'docker_nix_layered(name="other")',
     ),
+    field_value(
+        "python-brace",
+        'python_interpreter="/usr/{bin/python3.11"',
+        "has '/usr/{bin/python3.11' with a stray '{' at line 1, column 6. Write {{ for a literal "
+        "brace, or {store_path[path/to:target]} for a store path.",
+    ),
+    field_value(
+        "python-relative",
+        'python_interpreter="python3.11"',
+        "is 'python3.11', which is not an absolute path. Write it as '/usr/bin/python3.11'.",
+    ),
     Case(
         "contents-sources",
         'contents=[":lib"]',
         (
-            "DockerNixError: The 'contents' field in target contents-sources:img lists "
-            "contents-sources:lib, a `python_sources` target, which cannot be turned into "
-            "a store path.\n"
+            "DockerNixError: The image contents-sources:img has contents-sources:lib, a "
+            "`python_sources` target, but no Python.\n"
             "\n"
-            "List file targets (`file`, `files`, `resources`, `relocated_files`), anything "
-            "that `package` can build (such as a `pex_binary` that has the sources), or a "
-            "`target` that groups them."
+            "Build it on a base image with such a Python ('from_image'), list one among the "
+            "contents (a `nix_package`), or say where it is with 'python_interpreter'. A "
+            "`pex_binary` can also go in as one file, whatever the image has, with "
+            'python_layering="binary".'
         ),
         'python_sources(name="lib")',
         {"lib.py": ""},

@@ -9,7 +9,7 @@ import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
@@ -80,6 +80,65 @@ def inspect(docker: DockerEngine, image: str) -> Dict[str, Any]:
     return json.loads(docker.run_client("inspect", image))[0]
 
 
+def answer(docker: DockerEngine, options: List[str], command: List[str]) -> Tuple[bytes, bytes]:
+    """The user of a container, and what `command` prints in it once the service there answers."""
+    container = docker.run_client("run", "-d", *options).decode().strip()
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                answered = docker.run_client("exec", container, *command)
+                return docker.run_client("exec", container, "id", "-u"), answered
+            except AssertionError as e:
+                if time.monotonic() > deadline:
+                    logs = docker.run_client("logs", container).decode()
+                    raise AssertionError(f"it does not answer:\n{logs}") from e
+                time.sleep(0.2)
+    finally:
+        docker.run_client("rm", "-f", container)
+
+
+_REQUEST = """\
+import json, urllib.request
+order = json.dumps({"article": "tea", "count": 2}).encode()
+headers = {"Content-Type": "application/json"}
+data = {8000: order, 8001: None}[PORT]
+path = {8000: "orders", 8001: ""}[PORT]
+request = urllib.request.Request(f"http://127.0.0.1:{PORT}/{path}", data, headers)
+print(urllib.request.urlopen(request).read().decode())
+"""
+
+
+def test_python_services(docker: DockerEngine, examples: Examples) -> None:
+    for name, port, expected in (
+        ("orders", 8000, b'{"total":700}'),
+        ("stock", 8001, b"<li>honey: 890</li>"),
+    ):
+        image = docker.load(examples.output(f"services:{name}-image"))
+        program = _REQUEST.replace("PORT", str(port))
+        options = ["--network=none", "--read-only", image]
+        user, page = answer(docker, options, ["python3", "-c", program])
+        assert user == b"65532\n" and expected in page
+
+    orders, stock = (
+        {
+            path["path"].partition("-")[2]: layer["digest"]
+            for layer in examples.info(f"services:{name}-image")["docker_nix"]["layers"]
+            for path in layer["store_paths"]
+            if layer["kind"] == "store"
+        }
+        for name in ("orders", "stock")
+    )
+    shared = orders.keys() & stock.keys() - {"python-sources", "python3.11-environment"}
+    assert len(shared) >= 18 and "pydantic-core" in {name.rpartition("-")[0] for name in shared}
+    assert all(orders[name] == stock[name] for name in shared)
+    # The base's layer is shared as well. Besides that, a service has its environment and sources,
+    # and the distributions that the other one does not need.
+    assert stock.keys() - shared - {"python-sources", "python3.11-environment"} == {
+        *(name for name in stock if name.startswith(("jinja2-", "markupsafe-")))
+    }
+
+
 def test_on_a_pulled_base(docker: DockerEngine, examples: Examples) -> None:
     image = docker.load(examples.output("on_debian:image"))
     shown = docker.run(image, "Europe")
@@ -123,21 +182,9 @@ def test_a_shell_and_a_server_on_it(docker: DockerEngine, examples: Examples) ->
     shared = examples.layers("shell:image")
     assert examples.layers("server:image")[: len(shared)] == shared
     assert inspect(docker, server)["Config"]["Env"] == ["PATH=/bin", "PS1=image:\\w\\$ "]
-    container = docker.run_client("run", "-d", "--network=none", server).decode().strip()
-    try:
-        deadline = time.monotonic() + 30
-        page = ["exec", container, "wget", "-qO-", "http://127.0.0.1:8080/"]
-        while True:
-            try:
-                assert b"Served from a store path." in docker.run_client(*page)
-                break
-            except AssertionError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-        assert docker.run_client("exec", container, "id", "-u") == b"65532\n"
-    finally:
-        docker.run_client("rm", "-f", container)
+    get = ["wget", "-qO-", "http://127.0.0.1:8080/"]
+    user, page = answer(docker, ["--network=none", server], get)
+    assert user == b"65532\n" and b"Served from a store path." in page
 
 
 def test_a_script_as_root_makes_a_user(docker: DockerEngine, examples: Examples) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping
 
@@ -423,3 +425,192 @@ def test_two_machines_make_the_same_bytes(tmp_path: Path, base: Path, repo: Repo
     )
     for output in ("src.app/image", "src.app/single"):
         assert other.digest(output) == repo.digest(output)
+
+
+ELSEWHERE = 'python_interpreter="/usr/bin/python3.11"'
+
+
+def wheel(folder: Path, name: str, files: Mapping[str, str]) -> str:
+    """A requirement on a wheel with these files."""
+    path = folder / f"{name}-1-py3-none-any.whl"
+    info = f"{name}-1.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return f"{name} @ file://{path}"
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
+    repo = Repo(tmp_path_factory.mktemp("bad") / "repo", pantsd=True)
+    repo.write("lib/BUILD", "python_sources(name='lib')")
+    repo.write("lib/main.py", "")
+    one = wheel(repo.root, "one", {"shared/a.py": "1\n", "shared/b.py": "same"})
+    two = wheel(repo.root, "two", {"shared/a.py": "2\n", "shared/b.py": "same"})
+    repo.write(
+        "wheels/BUILD",
+        f"python_requirement(name='one', requirements=[{one!r}])\n"
+        f"python_requirement(name='two', requirements=[{two!r}])\n"
+        "python_requirement(name='yaml', requirements=['pyyaml==6.0.2'], modules=['yaml'])\n"
+        "python_requirement(name='none', requirements=['no-such-project-of-anybody==1'])\n",
+    )
+    repo.write("base/python3.11", "#!/bin/sh\n")
+    repo.write(
+        "base/BUILD",
+        "files(name='files', sources=['python3.11'])\n"
+        "relocated_files(name='py', files_targets=[':files'], src='base', dest='usr/bin')\n"
+        "docker_nix_layered(name='base', contents=[':py'])\n",
+    )
+    yield repo
+    repo.close()
+
+
+def pex_only(field: str, value: str, reason: str) -> Any:
+    return pytest.param(
+        f"{field}={value}",
+        ELSEWHERE,
+        f"DockerNixError: The '{field}' field in target x:app is {value}, which cannot be had with "
+        f'python_layering="distribution": {reason}.\n\nRemove it, or set '
+        'python_layering="binary".',
+        id=field,
+    )
+
+
+NO_PYTHON = (
+    "DockerNixError: The image x:img has x:app, a `pex_binary` target, {}\n\nBuild it on a base "
+    "image with such a Python ('from_image'), list one among the contents (a `nix_package`), or "
+    "say where it is with 'python_interpreter'. A `pex_binary` can also go in as one file, "
+    'whatever the image has, with python_layering="binary".'
+)
+
+
+@pytest.mark.parametrize(
+    "pex, image, error",
+    [
+        pex_only("include_tools", "True", "PEX_TOOLS are a part of a PEX file"),
+        pex_only("inherit_path", "'prefer'", "the program runs with exactly its own distributions"),
+        pex_only(
+            "ignore_errors",
+            "True",
+            "a distribution that is missing is an error when the image is built",
+        ),
+        pex_only(
+            "venv_site_packages_copies",
+            "True",
+            "the environment links to the distributions, which images share",
+        ),
+        pytest.param("", "", NO_PYTHON.format("but no Python."), id="no-python"),
+        pytest.param(
+            "interpreter_constraints=['CPython==3.9.*']",
+            ELSEWHERE,
+            NO_PYTHON.format(
+                "whose interpreter constraints are CPython<3.14,==3.9.*,>=3.9, but its Python is "
+                "/usr/bin/python3.11 (CPython 3.11, x86_64)."
+            ),
+            id="constraints",
+        ),
+        pytest.param(
+            "shebang='/usr/bin/env python3.12'",
+            ELSEWHERE,
+            NO_PYTHON.format(
+                "whose 'shebang' is '/usr/bin/env python3.12', which it does not have."
+            ),
+            id="shebang",
+        ),
+        pytest.param(
+            "shebang='/usr/bin/python3.11 -E'",
+            ELSEWHERE,
+            "DockerNixError: The 'shebang' field in target x:app is '/usr/bin/python3.11 -E', "
+            "which is not one path of a Python, nor 'env' with a name.\n\nWrite it as "
+            "'/usr/bin/python3.11', or remove it.",
+            id="shebang-arguments",
+        ),
+        pytest.param(
+            "script='nothing', entry_point=None",
+            ELSEWHERE,
+            "DockerNixError: The 'script' field in target x:app is 'nothing', which none of its "
+            "distributions has.\n\nThey have no scripts.",
+            id="script",
+        ),
+        pytest.param(
+            "",
+            f'architecture="arm64", {ELSEWHERE}',
+            "DockerNixError: The image x:img is for linux/arm64, and the distributions of x:app "
+            "would be resolved for this machine, linux_x86_64.\n\nGive the `pex_binary` "
+            "'complete_platforms' for the image's Python and platform, or build on such a machine.",
+            id="cross-build",
+        ),
+        pytest.param(
+            "platforms=['manylinux2014_x86_64-cp-39-cp39'], dependencies=['wheels:yaml']",
+            ELSEWHERE,
+            "DockerNixError: The target x:app has distributions that do not fit the Python of the "
+            "image x:img, /usr/bin/python3.11 (CPython 3.11, x86_64). pyyaml-6.0.2: its ABI is "
+            "cp39-cp39.\n\nGive it 'complete_platforms' of that Python, or use another base image "
+            "or 'python_interpreter'.",
+            id="abi",
+        ),
+        pytest.param(
+            "dependencies=['wheels:one', 'wheels:two']",
+            ELSEWHERE,
+            "DockerNixError: The distributions of x:app cannot be in one environment: "
+            "lib/python3.11/site-packages/shared/a.py is a file in one-1 and a file with other "
+            "content in two-1.\n\nLeave one of the two out, or set "
+            'python_layering="binary" on the target.',
+            id="collision",
+        ),
+        pytest.param(
+            "",
+            'python_interpreter="/usr/bin/python"',
+            "DockerNixError: The 'python_interpreter' field in target x:img is '/usr/bin/python', "
+            "which does not say its version.\n\nLet it end in 'python3.11' or the like.",
+            id="version",
+        ),
+        pytest.param(
+            "",
+            'from_image="base"',
+            "DockerNixError: The modules of x:app cannot be compiled for the image x:img. Taking "
+            "the Python of a base image failed.\n\nerror: the Python of the base image cannot "
+            "compile modules here: PYTHON is no ELF file\n\nSet python_bytecode=False on the image.",
+            id="bytecode",
+        ),
+    ],
+)
+def test_bad_input(bad: Repo, pex: str, image: str, error: str) -> None:
+    entry_point = "" if "entry_point" in pex else 'entry_point="lib.main", '
+    bad.write(
+        "x/BUILD",
+        f'pex_binary(name="app", {entry_point}{pex})\n'
+        f'docker_nix_layered(name="img", contents=[":app"], {image})\n',
+    )
+    run = bad.pants("package", "x:img", check=False)
+    text = run.stderr.partition("Exception encountered:\n")[2].partition("goal\n\n")[2].strip()
+    assert re.sub(r"/nix/store/\S+python3.11", "PYTHON", text) == error
+    assert run.exit_code == 1
+    assert not (bad.root / "dist/x").exists()
+
+
+def test_what_cannot_be_resolved(bad: Repo) -> None:
+    bad.write(
+        "x/BUILD",
+        'pex_binary(name="app", dependencies=["wheels:none"])\n'
+        f'docker_nix_layered(name="img", contents=[":app"], {ELSEWHERE})\n',
+    )
+    output = bad.pants("package", "x:img", check=False).output
+    assert (
+        "The distributions of x:app cannot be had for the Python of the image x:img, /usr" in output
+    )
+    assert "no-such-project-of-anybody" in output, "what Pex says of it"
+
+
+def test_one_file_where_that_is_wanted(bad: Repo) -> None:
+    bad.write(
+        "x/BUILD",
+        'pex_binary(name="app", entry_point="lib.main")\n'
+        'docker_nix_layered(name="img", contents=[":app"])\n',
+    )
+    bad.pants("--docker-nix-python-layering=binary", "package", "x:img")
+    paths = [info["path"] for layer in layers(bad, "x/img") for info in layer["store_paths"]]
+    assert [path.partition("-")[2] for path in paths] == ["app"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Mapping, Set, Tuple
 
 # What Pants 2.17 itself parses requirements with.
-from pkg_resources import Requirement 
+from pkg_resources import Requirement
 
 from docker_nix.layer.links import Entry
 from docker_nix.resolve.python.interpreter import Interpreter

@@ -167,6 +167,14 @@ def _no_python(request: StoreClosureRequest, problem: str) -> DockerNixError:
     )
 
 
+def _allow(constraints: InterpreterConstraints, version: str) -> bool:
+    try:
+        constraints.partition_into_major_minor_versions([version])
+    except ValueError:  # none is left
+        return False
+    return True
+
+
 def _choose(
     request: StoreClosureRequest, constraints: InterpreterConstraints, shebang: Optional[str] = None
 ) -> Interpreter:
@@ -198,7 +206,7 @@ def _choose(
     if not candidates:
         raise _no_python(request, "but no Python.")
     for candidate in candidates:
-        if constraints.partition_into_major_minor_versions([candidate.version]):
+        if _allow(constraints, candidate.version):
             return candidate
     allowed = " or ".join(str(constraint) for constraint in constraints)
     raise _no_python(
