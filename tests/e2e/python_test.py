@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterator, List, Mapping
 
 import pytest
 
+from support.buildgrid import BuildGrid
 from support.debian_image import debian_with_python
 from support.docker_engine import DockerEngine, docker_engine
 from support.workspace import Repo
@@ -410,21 +411,31 @@ def test_an_upgrade_changes_what_holds_it(repo: Repo, wheels: Path) -> None:
     lock(repo, wheels)
 
 
-def test_two_machines_make_the_same_bytes(tmp_path: Path, base: Path, repo: Repo) -> None:
-    """Another directory, store, umask, locale and Python for the tool, and nothing cached."""
-    other = make_repo(tmp_path / "elsewhere", base, store=tmp_path / "store")
-    write_sources(other)
-    other.write("python.lock", (repo.root / "python.lock").read_bytes())
-    other.pants(
-        "--docker-nix-python=/usr/bin/python3",
-        "package",
-        "src/app:image",
-        "src/app:single",
-        env={"LC_ALL": "C", "TZ": "Asia/Tokyo"},
-        prefix=["/bin/sh", "-c", 'umask 077; exec taskset -c 0 "$@"', "sh"],
-    )
-    for output in ("src.app/image", "src.app/single"):
-        assert other.digest(output) == repo.digest(output)
+def test_the_same_bytes_on_other_machines(tmp_path: Path, base: Path, repo: Repo) -> None:
+    """Another directory, store, umask, locale, number of cores and Python for the tool; and then a
+    machine that has the remote cache, which runs nothing."""
+    unlike = ["/bin/sh", "-c", 'umask 077; exec taskset -c 0 "$@"', "sh"]
+    with BuildGrid(tmp_path / "grid") as grid:
+        for name, prefix in (("first", unlike), ("second", [])):
+            machine = make_repo(tmp_path / name, base, store=tmp_path / f"{name}-store")
+            write_sources(machine)
+            machine.write("python.lock", (repo.root / "python.lock").read_bytes())
+            run = machine.pants(
+                "-ldebug",
+                "--remote-cache-read",
+                "--remote-cache-write",
+                f"--remote-store-address=grpc://127.0.0.1:{grid.port}",
+                "--docker-nix-python=/usr/bin/python3",
+                "package",
+                "src/app:image",
+                "src/app:single",
+                env={"LC_ALL": "C", "TZ": "Asia/Tokyo"},
+                prefix=prefix,
+            )
+            started = re.findall(r"Starting: ((?:Packing|Reading|Taking) (?:a|the) .*)", run.output)
+            assert bool(started) == (name == "first"), started
+            for output in ("src.app/image", "src.app/single"):
+                assert machine.digest(output) == repo.digest(output)
 
 
 ELSEWHERE = 'python_interpreter="/usr/bin/python3.11"'
@@ -614,3 +625,65 @@ def test_one_file_where_that_is_wanted(bad: Repo) -> None:
     bad.pants("--docker-nix-python-layering=binary", "package", "x:img")
     paths = [info["path"] for layer in layers(bad, "x/img") for info in layer["store_paths"]]
     assert [path.partition("-")[2] for path in paths] == ["app"]
+
+
+def complete_platform(machine: str) -> str:
+    """What `pex3 interpreter inspect --markers --tags` prints on such a machine, in short."""
+    linux = [f"manylinux_2_17_{machine}", f"manylinux2014_{machine}"]
+    tags = [f"cp311-{abi}-{platform}" for abi in ("cp311", "abi3") for platform in linux]
+    return json.dumps(
+        {
+            "marker_environment": {
+                "implementation_name": "cpython",
+                "implementation_version": "3.11.2",
+                "os_name": "posix",
+                "platform_machine": machine,
+                "platform_python_implementation": "CPython",
+                "platform_system": "Linux",
+                "python_full_version": "3.11.2",
+                "python_version": "3.11",
+                "sys_platform": "linux",
+            },
+            "compatible_tags": [*tags, "py311-none-any", "py3-none-any"],
+        }
+    )
+
+
+def test_other_platforms_from_wheels_alone(bad: Repo) -> None:
+    machines = {"amd64": ("x86_64", 62), "arm64": ("aarch64", 183)}
+    build = (
+        "pex_binary(name='app', entry_point='lib.main', dependencies=['wheels:yaml'], "
+        "complete_platforms=[':x86_64', ':aarch64'])\n"
+    )
+    for machine, _ in machines.values():
+        bad.write(f"cross/{machine}.json", complete_platform(machine))
+        build += f"file(name='{machine}', source='{machine}.json')\n"
+    for architecture in machines:
+        build += (
+            f"docker_nix_layered(name='{architecture}', contents=[':app'], {ELSEWHERE}, "
+            f"architecture='{architecture}', compression='none')\n"
+        )
+    bad.write("cross/BUILD", build)
+    bad.pants("package", "cross:")
+    sources = {}
+    for architecture, (_, number) in machines.items():
+        assert bad.info(f"cross/{architecture}")["docker_nix"]["platform"] == {
+            "architecture": architecture,
+            "os": "linux",
+        }
+        blobs = bad.root / "dist/cross" / architecture / "blobs/sha256"
+        libraries = 0
+        for layer in layers(bad, f"cross/{architecture}"):
+            with tarfile.open(blobs / layer["digest"].partition(":")[2]) as tar:
+                for member in tar:
+                    assert not member.name.endswith(".pyc"), "no Python of that platform is here"
+                    if member.name.endswith(".so"):
+                        library = tar.extractfile(member)
+                        assert library and library.read(20)[18] == number
+                        libraries += 1
+            for info in layer["store_paths"]:
+                if info["path"].endswith("-python-sources"):
+                    sources[architecture] = layer["digest"]
+        assert libraries == 1
+    # What is no different on the other platform is the same layer.
+    assert sources["amd64"] == sources["arm64"]

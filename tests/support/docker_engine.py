@@ -19,7 +19,8 @@ class DockerEngine:
     """A running engine, spoken to through the `docker` client."""
 
     def __init__(self, socket: Path) -> None:
-        self._environment = {**os.environ, "DOCKER_HOST": f"unix://{socket}"}
+        self.address = f"unix://{socket}"
+        self._environment = {**os.environ, "DOCKER_HOST": self.address}
 
     def run_client(self, *args: str, **kwargs: object) -> bytes:
         """Run `docker ARGS`, and return its standard output."""
