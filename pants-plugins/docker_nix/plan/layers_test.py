@@ -103,7 +103,7 @@ def test_the_rest_does_not_depend_on_popularity() -> None:
 
 
 def test_paths_beside_the_links_are_in_the_last_layer() -> None:
-    references = {"/nix/store/" + c * 32 + f"-{c}": set() for c in "abcd"}
+    references: dict[str, set[str]] = {"/nix/store/" + c * 32 + f"-{c}": set() for c in "abcd"}
     a, b, c, d = sorted(references)
     plan = plan_layers(references, 100, beside_links=[d, b])
     assert plan.groups == ((a,), (c,))

@@ -24,10 +24,12 @@ class Bytecode:
     """How the modules of a store path are compiled.
 
     :param runtime: the interpreter that compiles them, as the tool's `python-runtime` wrote it.
+    :param compiler: a digest of that part of it which decides on the bytes.
     :param cache_tag: of that interpreter (PEP 3147).
     """
 
     runtime: Digest
+    compiler: str
     cache_tag: str
 
 

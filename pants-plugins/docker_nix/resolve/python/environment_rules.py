@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
@@ -24,7 +26,6 @@ from pants.engine.fs import (
     DigestContents,
     DigestEntries,
     FileContent,
-    FileDigest,
     FileEntry,
     SymlinkEntry,
 )
@@ -138,7 +139,14 @@ async def take_runtime(request: PythonRuntimeRequest) -> PythonRuntime:
             description="Taking the Python of a base image",
         ),
     )
-    return PythonRuntime(result.digest)
+    entries = await Get(DigestEntries, Digest, result.digest)
+    compiler = sorted(
+        (entry.path, entry.file_digest.fingerprint)
+        for entry in entries
+        if isinstance(entry, FileEntry)
+        and re.fullmatch(r"runtime/(python|libraries/libpython[^/]*)", entry.path)
+    )
+    return PythonRuntime(result.digest, hashlib.sha256(json.dumps(compiler).encode()).hexdigest())
 
 
 async def _bytecode(request: EnvironmentRequest) -> Optional[Bytecode]:
@@ -163,7 +171,7 @@ async def _bytecode(request: EnvironmentRequest) -> Optional[Bytecode]:
             f"The modules of {request.address} cannot be compiled for the image "
             f"{request.python.owner}. {e}\n\nSet python_bytecode=False on the image."
         ) from e
-    return Bytecode(runtime.digest, request.interpreter.cache_tag)
+    return Bytecode(runtime.digest, runtime.compiler, request.interpreter.cache_tag)
 
 
 def _fitting(
@@ -192,14 +200,13 @@ def _fitting(
 
 def _distribution_object(
     distribution: Distribution,
-    file: FileDigest,
     site_packages: str,
     digest: Digest,
     bytecode: Optional[Bytecode],
     origin: Address,
 ) -> StoreObject:
     """A store path by the content of a distribution; what it depends on is not in its bytes."""
-    compiled = f":{bytecode.runtime.fingerprint}" if bytecode else ""
+    compiled = f":{bytecode.compiler}" if bytecode else ""
     path = store_path.input_addressed_path(
         store_path.legal_name(distribution.title),
         *distribution.content_hash(),
@@ -319,10 +326,8 @@ async def resolve_environment(
         Get(Digest, CreateDigest([FileEntry("archive", entry.file_digest)])) for entry in files
     )
     objects = {
-        one.project: _distribution_object(
-            one, entry.file_digest, site_packages, archive, bytecode, request.address
-        )
-        for one, entry, archive in zip(distributions, files, archives)
+        one.project: _distribution_object(one, site_packages, archive, bytecode, request.address)
+        for one, archive in zip(distributions, archives)
         if one in fitting
     }
     needs = dependencies(fitting, request.interpreter)

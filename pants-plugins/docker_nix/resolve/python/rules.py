@@ -151,7 +151,7 @@ def _sources_object(digest: Digest, origin: Address, bytecode: Optional[Bytecode
         plain.base_name.partition("-")[2],
         digest.fingerprint,
         digest.serialized_bytes_length,
-        kind=f"compiled:{bytecode.runtime.fingerprint}",
+        kind=f"compiled:{bytecode.compiler}",
     )
     return replace(plain, path=path, bytecode=bytecode)
 

@@ -53,6 +53,11 @@ class PythonRuntimeRequest:
 
 @dataclass(frozen=True)
 class PythonRuntime:
-    """A directory with what the tool's `python-runtime` wrote."""
+    """A directory with what the tool's `python-runtime` wrote.
+
+    :param compiler: a digest of the interpreter without the C library and the like, so that a base
+        image with a new one of these has the same store paths, and the same layers.
+    """
 
     digest: Digest
+    compiler: str
