@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from docker_nix.look.compare import Comparison, LayerChange
-from docker_nix.look.model import Image, Layer, Report, size_text, total_diff_size
+from docker_nix.look.model import Layer, Report, size_text, total_diff_size
 from docker_nix.look.text import (
     counted,
     number_ranges,
@@ -29,6 +29,8 @@ _WIDE, _NARROW = Rectangle(0, 0, 12, 5), Rectangle(0, 0, 4, 5)
 # How many store paths of a layer have a rectangle of their own, and how many are listed unfolded.
 _MOST_RECTANGLES = 60
 _MOST_UNFOLDED = 4
+# The share of a layer whose store paths can be told apart in the treemap.
+_SMALLEST_WITH_PARTS = 0.02
 _KINDS = {
     "base": "base image",
     "store": "store paths",
@@ -110,28 +112,28 @@ class _Page:
         _add(header, "h1", self.title)
         tiles = _add(header, "dl", class_="tiles")
         several = len(report.images) > 1
-        figures = [("Images", str(len(report.images)), "in this selection")] if several else []
-        figures += [
-            ("Layers", str(len(unique)), f"of {len(layers)}, each counted once"),
-            ("Compressed", size_text(unique_size), f"of {size_text(size)} in sum"),
-            (
-                "Uncompressed",
-                size_text(total_diff_size(unique)),
-                f"of {size_text(total_diff_size(layers))} in sum",
-            ),
-        ]
+        diff_size, unique_diff_size = total_diff_size(layers), total_diff_size(unique)
         if several:
-            figures.append(
+            figures = [
+                ("Images", str(len(report.images)), "in this selection"),
+                ("Layers", str(len(unique)), f"different ones, {len(layers)} in sum"),
+                ("Compressed", size_text(unique_size), f"{size_text(size)} in sum"),
+                ("Uncompressed", size_text(unique_diff_size), f"{size_text(diff_size)} in sum"),
                 (
                     "Shared",
                     shared_percent(size, unique_size),
                     f"{size_text(size - unique_size)} not stored twice",
-                )
-            )
-        for comparison in self._comparisons if not several else ():
-            figures.append(
-                ("To pull", size_text(comparison.pull), f"instead of {size_text(comparison.whole)}")
-            )
+                ),
+            ]
+        else:
+            figures = [
+                ("Layers", str(len(layers)), report.images[0].platform_text),
+                ("Compressed", size_text(size), "in a registry"),
+                ("Uncompressed", size_text(diff_size), "as tars"),
+            ]
+            for comparison in self._comparisons:
+                instead = f"instead of {size_text(comparison.whole)}"
+                figures.append(("To pull", size_text(comparison.pull), instead))
         for name, figure, remark in figures:
             tile = _add(tiles, "div")
             _add(tile, "dt", name)
@@ -193,7 +195,7 @@ class _Page:
                 title=f"{layer.title}: {size_text(layer.size)}, {layer.kind}, in {owners}",
             )
             parts = _parts(layer)
-            if len(parts) < 2:
+            if len(parts) < 2 or layer.size < sum(sizes) * _SMALLEST_WITH_PARTS:
                 _add(link, "span", layer.title, class_="label")
                 _add(link, "span", size_text(layer.size))
                 continue
@@ -226,22 +228,25 @@ class _Page:
         table = _add(scroll, "table", class_="matrix")
         head = _add(_add(table, "thead"), "tr")
         _add(head, "th", "Layer", scope="col")
-        _add(head, "th", "Size", scope="col")
         for number, image in enumerate(images):
             column = _add(head, "th", scope="col", title=image.address)
             link = _add(column, "a", str(number + 1), href=f"#image-{number + 1}")
             _add(link, "span", f": {image.address}", class_="hidden")
+        _add(head, "th", "Compressed", scope="col", class_="extent")
         body = _add(table, "tbody")
+        largest = max((layer.size for layer in self._report.unique_layers), default=0)
         for layer in self._report.unique_layers:
             row = _add(body, "tr")
             name = _add(row, "th", scope="row")
             _add(name, "a", layer.title, href=f"#{self._anchor(layer.digest)}")
-            _add(row, "td", size_text(layer.size), class_="number")
             for number in range(len(images)):
                 cell = _add(row, "td")
                 if number in self._owners[layer.digest]:
                     dot = _add(cell, "span", class_=f"dot {layer.kind}")
                     _add(dot, "span", "yes", class_="hidden")
+            extent = _add(_add(row, "td", class_="extent"), "span")
+            _add(extent, "b", size_text(layer.size))
+            _bar(extent, layer.size, largest)
 
     def _image(self, main: Element, number: int) -> None:
         image = self._report.images[number]
@@ -271,14 +276,17 @@ class _Page:
             change = comparison.layers[position] if comparison else None
             anchor = f"image-{number + 1}-layer-{position}"
             row = _add(rows, "tr", id=anchor, role="row")
-            _cell(row, "Layer", str(position), "number")
+            _cell(row, "Layer", str(position), "number lead")
             _contents(_cell(row, "Contents", "", "whole"), layer, change)
-            kind = _cell(row, "Kind", "")
+            kind = _cell(row, "Kind", "", "tags")
             _add(kind, "span", layer.kind, class_=f"chip {layer.kind}")
+            if change:
+                mark = "kept" if change.change == "kept" else "new"
+                _add(kind, "span", change.change, class_=f"chip {mark}")
             _cell(row, "Uncompressed", size_text(layer.diff_size), "number")
             size = _cell(row, "Compressed", size_text(layer.size), "number")
             _bar(size, layer.size, largest)
-            _digests(_cell(row, "Digest", "", "whole" if not several else ""), layer)
+            _digests(_cell(row, "Digest", "", "whole digest"), layer)
             if several:
                 self._others(_cell(row, "Also in", ""), number, layer)
 
@@ -324,12 +332,10 @@ def _number(value: float) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
-def _place(
-    wide: Rectangle, narrow: Rectangle, in_wide: Rectangle, in_narrow: Rectangle
-) -> str:
+def _place(wide: Rectangle, narrow: Rectangle, in_wide: Rectangle, in_narrow: Rectangle) -> str:
     """Where a rectangle is, in percents of the one that it is in, for both shapes of the page."""
     values: Dict[str, float] = {}
-    for prefix, one, outer in (("", wide, in_wide), ("n", narrow, in_narrow)):
+    for prefix, one, outer in (("w", wide, in_wide), ("n", narrow, in_narrow)):
         width, height = outer.width or 1, outer.height or 1
         values[f"{prefix}x"] = (one.x - outer.x) / width
         values[f"{prefix}y"] = (one.y - outer.y) / height
@@ -363,7 +369,9 @@ def _comparison(section: Element, comparison: Comparison) -> None:
     if not comparison.removed:
         return
     details = _add(box, "details")
-    _add(details, "summary", f"What is no longer there ({counted(len(comparison.removed), 'layer')})")
+    _add(
+        details, "summary", f"What is no longer there ({counted(len(comparison.removed), 'layer')})"
+    )
     listed = _add(details, "ul", class_="paths")
     for gone in comparison.removed:
         item = _add(listed, "li")
@@ -376,16 +384,15 @@ def _comparison(section: Element, comparison: Comparison) -> None:
 
 
 def _contents(cell: Element, layer: Layer, change: Optional[LayerChange]) -> None:
-    if change:
-        mark = {"kept": "kept", "added": "new", "recompressed": "new"}[change.change]
-        chip = _add(_add(cell, "div"), "span", change.change, class_=f"chip {mark}")
-        if change.change == "recompressed":
-            chip.set("title", "The same tar as before, compressed in another way.")
+    if change and change.change == "recompressed":
+        _add(
+            cell, "div", "The same tar as before, compressed in another way.", class_="muted small"
+        )
     changes: Mapping[str, str] = {
         path.path: path_text(path) for path in (change.paths if change else ())
     }
     if not layer.store_paths:
-        _add(cell, "span", layer.title, class_="muted")
+        _add(cell, "span", layer.title, class_="muted", title=layer.created_by)
         return
     for folded, paths in enumerate(
         (layer.store_paths[:_MOST_UNFOLDED], layer.store_paths[_MOST_UNFOLDED:])
@@ -400,7 +407,7 @@ def _contents(cell: Element, layer: Layer, change: Optional[LayerChange]) -> Non
             item = _add(listed, "li")
             _path(item, path.path)
             if path.path in changes:
-                _add(item, "div", changes[path.path], class_="muted small")
+                _add(item, "div", changes[path.path].strip("()"), class_="muted small")
 
 
 def _path(parent: Element, path: str) -> None:

@@ -12,6 +12,8 @@ STORE_PATH = re.compile(r"/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+\-._?=]+")
 # What `assemble` writes into the history of a layer without store paths.
 LINKS_ONLY = "links to the contents"
 
+_LONGEST_TITLE = 60
+
 
 def store_path_name(path: str) -> str:
     """The name in `/nix/store/<hash>-<name>`."""
@@ -64,7 +66,8 @@ class Layer:
             return LINKS_ONLY
         if self.kind == "single":
             return "files and links"
-        return self.created_by or "base layer"
+        text = self.created_by.removeprefix("/bin/sh -c #(nop)").strip() or "base layer"
+        return text if len(text) <= _LONGEST_TITLE else f"{text[:_LONGEST_TITLE - 1]}…"
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,10 @@ class Report:
     @property
     def unique_layers(self) -> Tuple[Layer, ...]:
         """Each layer once, where it comes first."""
-        return tuple({layer.digest: layer for layer in reversed(self.layers)}.values())[::-1]
+        unique: Dict[str, Layer] = {}
+        for layer in self.layers:
+            unique.setdefault(layer.digest, layer)
+        return tuple(unique.values())
 
     def owners(self) -> Dict[str, List[int]]:
         """The numbers (from 0) of the images that have a layer, by the layer's digest."""

@@ -224,9 +224,7 @@ async def _old_images(against: str, looked_at: Iterable[_LookedAt]) -> Tuple[Old
             Get(
                 OldImage,
                 {
-                    RegistryImageRequest(
-                        name, reference, one.image.platform
-                    ): RegistryImageRequest,
+                    RegistryImageRequest(name, reference, one.image.platform): RegistryImageRequest,
                     one.environment: EnvironmentName,
                 },
             )

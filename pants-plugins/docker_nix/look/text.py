@@ -11,6 +11,7 @@ from docker_nix.look.model import Image, Layer, Report, size_text, total_diff_si
 _MOST_PATHS = 8
 _HEADER = ("#", "kind", "size", "compressed", "digest", "also in", "store paths")
 _RIGHT = (0, 2, 3)
+_OTHERS = 5
 
 
 def to_text(report: Report, comparisons: Sequence[Comparison]) -> str:
@@ -22,7 +23,7 @@ def to_text(report: Report, comparisons: Sequence[Comparison]) -> str:
     lines: List[str] = []
     for number, image in enumerate(report.images):
         lines += _heading(number, image, numbered=len(report.images) > 1)
-        lines += ["", *_table(number, image, owners), ""]
+        lines += ["", *_table(number, image, owners, len(report.images) > 1), ""]
         if comparisons:
             lines += [*_comparison(comparisons[number]), ""]
     return "\n".join([*lines, *_totals(report)]) + "\n"
@@ -63,7 +64,7 @@ def _heading(number: int, image: Image, numbered: bool) -> Iterator[str]:
     )
 
 
-def _table(number: int, image: Image, owners: Dict[str, List[int]]) -> List[str]:
+def _table(number: int, image: Image, owners: Dict[str, List[int]], with_others: bool) -> List[str]:
     rows: List[Sequence[str]] = [_HEADER]
     for position, layer in enumerate(image.layers):
         others = [other + 1 for other in owners[layer.digest] if other != number]
@@ -80,7 +81,9 @@ def _table(number: int, image: Image, owners: Dict[str, List[int]]) -> List[str]
             )
         )
         rows += [("", "", "", "", "", "", line) for line in more]
-    return _aligned(rows)
+    return _aligned(
+        rows if with_others else [(*row[:_OTHERS], *row[_OTHERS + 1 :]) for row in rows]
+    )
 
 
 def _contents(layer: Layer) -> List[str]:
@@ -160,14 +163,18 @@ def _added(one: LayerChange) -> str:
 def _totals(report: Report) -> Iterator[str]:
     layers, unique = report.layers, report.unique_layers
     size, unique_size = (sum(layer.size for layer in some) for some in (layers, unique))
+
+    def total(some: Sequence[Layer], size: int) -> str:
+        count = counted(len(some), "layer")
+        return f"{count}, {size_text(size)} ({size_text(total_diff_size(some))})"
+
     yield f"Total of {counted(len(report.images), 'image')}, compressed (uncompressed):"
-    for name, some, total in (("summed", layers, size), ("unique", unique, unique_size)):
-        yield (
-            f"  {name}  {counted(len(some), 'layer')}, {size_text(total)} "
-            f"({size_text(total_diff_size(some))})"
-        )
-    if size > unique_size:
-        yield f"  shared  {size_text(size - unique_size)}, {shared_percent(size, unique_size)}"
+    if len(layers) == len(unique):
+        yield f"  {total(layers, size)}"
+        return
+    yield f"  summed  {total(layers, size)}"
+    yield f"  unique  {total(unique, unique_size)}"
+    yield f"  shared  {size_text(size - unique_size)}, {shared_percent(size, unique_size)}"
 
 
 def shared_percent(summed: int, unique: int) -> str:
