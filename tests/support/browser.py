@@ -7,6 +7,7 @@ JSON object and a NUL for each message.
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -40,13 +41,22 @@ class Browser:
         if os.geteuid() == 0:
             command.append("--no-sandbox")
         self._log = (self.folder / "log").open("wb")
-        # It reads from file descriptor 3 and writes to 4.
+
+        def place() -> None:
+            """It reads from file descriptor 3 and writes to 4, either of which may be the other."""
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_read, to_write)]
+            os.dup2(high[0], 3)
+            os.dup2(high[1], 4)
+            os.close(high[0])
+            os.close(high[1])
+
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", *command],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            pass_fds=(to_read, to_write),
+            close_fds=False,  # what Python opens is not inherited anyway
+            preexec_fn=place,
             start_new_session=True,
             env={**os.environ, "HOME": str(self.folder)},
         )

@@ -93,24 +93,22 @@ def _digest(value: object, where: str) -> str:
 def _layer(value: object, where: str) -> OldLayer:
     if not isinstance(value, dict):
         raise NotAnImage(f"its '{where}' is {value!r}, which is not an object")
-    size, listed = value.get("size"), value.get("store_paths")
+    size, kind, listed = value.get("size"), value.get("kind"), value.get("store_paths")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise NotAnImage(f"its '{where}.size' is {size!r}, which is not a number of bytes")
-    paths = [path.get("path") for path in listed] if _is_objects(listed) else None
-    if paths is None or not all(isinstance(path, str) for path in paths):
-        raise NotAnImage(f"its '{where}.store_paths' are not store paths")
+    paths = []
+    for path in listed if isinstance(listed, list) else [None]:
+        if not isinstance(path, dict) or not isinstance(path.get("path"), str):
+            raise NotAnImage(f"its '{where}.store_paths' are not store paths")
+        paths.append(path["path"])
     return OldLayer(
         _digest(value.get("digest"), f"{where}.digest"),
         size,
         _digest(value.get("diff_id"), f"{where}.diff_id"),
         tuple(paths),
         # A base from elsewhere may have any number of them, which nobody asked for.
-        complete=value.get("kind") != "base" or bool(paths),
+        complete=kind != "base" or bool(paths),
     )
-
-
-def _is_objects(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def of_manifest(

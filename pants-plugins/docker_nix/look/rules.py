@@ -195,6 +195,8 @@ def _parse_reference(against: str) -> Tuple[str, str]:
 
 def _read_file(against: str) -> Optional[OldImage]:
     """The image that a file describes; None if there is no such file. Raises DockerNixError."""
+    if not against:
+        return None
     path = os.path.join(get_buildroot(), os.path.expanduser(against))
     if not os.path.lexists(path):
         if against.endswith(".json") or against.startswith(("/", ".", "~")):
