@@ -27,6 +27,7 @@ from docker_nix.assemble.image_config import (
     ConfigError,
     check_config,
     check_created,
+    default_image_name,
     is_image_name,
     is_image_tag,
     is_unicode,
@@ -65,6 +66,7 @@ def check_choice(alias: str, address: Address, value: str, choices: Iterable[str
 
 class ImageNameField(StringField):
     alias = "image_name"
+    value: str
     help = help_text(
         """
         The repository name of the image, such as `team/app`, in lower case (upper case is lowered).
@@ -75,9 +77,12 @@ class ImageNameField(StringField):
     )
 
     @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
+    def compute_value(cls, raw_value: Optional[str], address: Address) -> str:
         value = super().compute_value(raw_value, address)
-        if value is not None and not is_image_name(value.lower()):
+        if value is None:
+            target_name = address.generated_name or address.target_name
+            return default_image_name(address.spec_path, target_name + address.parameters_repr)
+        if not is_image_name(value.lower()):
             raise invalid(
                 cls.alias,
                 address,
@@ -85,7 +90,7 @@ class ImageNameField(StringField):
                 "Use letters, digits, single `.`, `_` or `-` between them, and `/`, without a tag "
                 "(tags go into 'image_tags').",
             )
-        return value.lower() if value is not None else None
+        return value.lower()
 
 
 class ImageTagsField(StringSequenceField):

@@ -134,7 +134,7 @@ def outputs(repo: Repo) -> Dict[str, str]:
 
 def tool_runs(run: Run) -> List[str]:
     """The processes of the layer tool that were started, in a run with `-ldebug`."""
-    return re.findall(r"Starting: ((?:Packing|Reading|Writing) a.*)", run.output)
+    return re.findall(r"Starting: ((?:Packing|Reading|Writing) a.*?)(?: \(.*\))?\n", run.output)
 
 
 def make_machine(

@@ -33,6 +33,7 @@ from docker_nix.layer.links import Entry, Link
 from docker_nix.layer.store_path_info import StorePathInfo
 from docker_nix.layer.tool_process import ToolResult, ToolRun
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
+from docker_nix.sizes import size_text
 from docker_nix.subsystem import DockerNixSubsystem
 
 _MIB = 1024 * 1024
@@ -124,9 +125,16 @@ class BuiltLayer:
 
 @dataclass(frozen=True)
 class _PackInput:
+    """What goes into a layer's process.
+
+    :param size: of all files in bytes, with archives packed as they are.
+    :param unpacked_size: the same with archives unpacked, roughly.
+    """
+
     spec: List[Dict[str, Any]]
     digests: List[Digest]
     size: int
+    unpacked_size: int
 
 
 # Pants crashes on a process whose inputs have some fifty nested directories or more: they need more
@@ -160,10 +168,10 @@ def _numbered_files(entries: Sequence[Entry], directory: str) -> CreateDigest:
 
 async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
     """The store paths as the tool's spec has them, with their trees below `in/`."""
-    trees = [obj for obj in objects if not obj.unpack]
-    listings = await MultiGet(Get(Listing, ListingRequest(obj.digest, None)) for obj in trees)
-    entries = {obj.path: listing.entries for obj, listing in zip(trees, listings)}
-    deep = [obj for obj in trees if _is_deep(entries[obj.path])]
+    listings = await MultiGet(Get(Listing, ListingRequest(obj.digest, None)) for obj in objects)
+    entries = {obj.path: listing.entries for obj, listing in zip(objects, listings)}
+    sizes = [sum(entry.size for entry in listing.entries) for listing in listings]
+    deep = [obj for obj in objects if not obj.unpack and _is_deep(entries[obj.path])]
     shallow_digests = await MultiGet(
         Get(Digest, AddPrefix(obj.digest, f"in/{obj.base_name}"))
         for obj in objects
@@ -174,10 +182,8 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
         for obj in deep
     )
     spec: List[Dict[str, Any]] = []
-    size = 0
     for obj in objects:
         if obj.unpack:
-            size += 3 * obj.digest.serialized_bytes_length
             spec.append(
                 {
                     "name": obj.base_name,
@@ -187,7 +193,6 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
                 }
             )
         else:
-            size += sum(entry.size for entry in entries[obj.path])
             spec.append(
                 {
                     "name": obj.base_name,
@@ -195,7 +200,8 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
                     "entries": _tool_entries(entries[obj.path]),
                 }
             )
-    return _PackInput(spec, [*shallow_digests, *deep_digests], size)
+    unpacked_size = sum(3 * size if obj.unpack else size for obj, size in zip(objects, sizes))
+    return _PackInput(spec, [*shallow_digests, *deep_digests], sum(sizes), unpacked_size)
 
 
 def _database_spec(database: NixDatabase, objects: Tuple[StoreObject, ...]) -> Dict[str, Any]:
@@ -235,12 +241,14 @@ def _libraries(request: LayerRequest, objects: Tuple[StoreObject, ...]) -> Tuple
     return tuple(sorted(libraries))
 
 
-def _description(request: LayerRequest) -> str:
+def _description(request: LayerRequest, size: int) -> str:
+    """What the user sees while the process runs, and in its errors. It is in no cache key."""
     names = [obj.base_name.partition("-")[2] for obj in request.objects]
     if request.root:
         names.append("links to the contents")
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Packing a layer of {shown or 'nothing'}"
+    packed = f" ({size_text(size)})" if size else ""
+    return f"Packing a layer of {shown or 'nothing'}{packed}"
 
 
 @rule(desc="Pack a layer", level=LogLevel.DEBUG)
@@ -305,9 +313,9 @@ async def pack_layer(
             input_digest,
             ("layer.blob", "layer.json"),
             _libraries(request, objects),
-            cores=max(1, min(64, packed.size // (8 * _MIB))),
+            cores=max(1, min(64, packed.unpacked_size // (8 * _MIB))),
             immutable_inputs=FrozenDict(immutable_inputs),
-            description=_description(request),
+            description=_description(request, packed.size),
         ),
     )
     entries, metadata = await MultiGet(

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from docker_nix.look.compare import Comparison, LayerChange
-from docker_nix.look.model import Layer, Report, size_text, total_diff_size
+from docker_nix.look.model import Layer, Report, total_diff_size
 from docker_nix.look.text import (
     counted,
     number_ranges,
@@ -23,6 +23,7 @@ from docker_nix.look.text import (
     short_digest,
 )
 from docker_nix.look.treemap import Rectangle, squarify
+from docker_nix.sizes import size_text
 
 # Width to height of the treemap on a wide screen and on a phone, as in the page's style.
 _WIDE, _NARROW = Rectangle(0, 0, 12, 5), Rectangle(0, 0, 4, 5)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Dict, Iterator, List, Sequence, Tuple
 
 from docker_nix.look.compare import Comparison, LayerChange, PathChange
-from docker_nix.look.model import Image, Layer, Report, size_text, total_diff_size
+from docker_nix.look.model import Image, Layer, Report, total_diff_size
+from docker_nix.sizes import size_text
 
 # Of a layer with more store paths than that, no more are listed: JSON has them all.
 _MOST_PATHS = 8
