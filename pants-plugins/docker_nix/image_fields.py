@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, ClassVar, Iterable, Mapping, Optional, Tuple
+from typing import Any, ClassVar, Dict, Iterable, Mapping, Optional, Tuple
 
 from pants.engine.addresses import Address
 from pants.engine.target import (
@@ -206,7 +206,7 @@ class ImageConfigField(Field):
         """
         The configuration a container starts with, spelled as in the OCI image spec: `Cmd`,
         `Entrypoint`, `Env`, `ExposedPorts`, `Healthcheck`, `Labels`, `StopSignal`, `User`,
-        `Volumes`, `WorkingDir`. For example:
+        `Volumes`, `WorkingDir`. What is not set is as in the base image. For example:
 
             config={
                 "Entrypoint": ["/bin/app"],
@@ -223,7 +223,7 @@ class ImageConfigField(Field):
 
     @classmethod
     def compute_value(
-        cls, raw_value: Optional[Any], address: Address
+        cls, raw_value: Optional[Dict[str, Any]], address: Address
     ) -> Optional[FrozenDict[str, Any]]:
         value = super().compute_value(raw_value, address)
         if value is None:
@@ -305,7 +305,7 @@ class ExtraCommandsField(_ScriptField):
         `set -e`, without root. What they create, change, delete and the modes they set is kept.
 
         `PATH` is `/usr/local/bin:/usr/bin:/bin`, with the programs of `tools` before it; the umask
-        is 022; there is no network promise. `{store_path[ADDRESS]}` is replaced by a target's
+        is 022; do not count on a network. `{store_path[ADDRESS]}` is replaced by a target's
         store path, which becomes part of the image; while the commands run, its files can be read
         below `$STORE_ROOT`, as in `cp "$STORE_ROOT{store_path[src/conf]}/app.conf" etc/`. Other
         braces are left to the shell.
@@ -515,7 +515,14 @@ class MaxLayersField(IntField):
 
 
 class ImageDependenciesField(Dependencies):
-    pass
+    help = help_text(
+        f"""
+        Addresses of targets that this one depends on, beside those that its other fields name.
+
+        They do not go into the image: what does is listed in `contents`. They make
+        `{bin_name()} dependents` and `--changed-dependents` count this target in when they change.
+        """
+    )
 
 
 class IncludeNixDbField(BoolField):

@@ -20,7 +20,9 @@ OPTIONS = ("--no-verify-config",)
 
 def packed(run: Run) -> Dict[str, int]:
     """The layer processes that a run started, by their description."""
-    return dict(Counter(re.findall(r"Starting: Packing a layer of (.*?)(?: \(.*\))?\n", run.output)))
+    return dict(
+        Counter(re.findall(r"Starting: Packing a layer of (.*?)(?: \(.*\))?\n", run.output))
+    )
 
 
 def local_runs(run: Run) -> int:

@@ -244,11 +244,18 @@ def _libraries(request: LayerRequest, objects: Tuple[StoreObject, ...]) -> Tuple
 def _description(request: LayerRequest, size: int) -> str:
     """What the user sees while the process runs, and in its errors. It is in no cache key."""
     names = [obj.base_name.partition("-")[2] for obj in request.objects]
-    if request.root:
+    root = request.root
+    if root:
         names.append("links to the contents")
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     packed = f" ({size_text(size)})" if size else ""
-    return f"Packing a layer of {shown or 'nothing'}{packed}"
+    scripts = []
+    if root and root.root_script and root.root_script.text:
+        scripts.append("run_as_root")
+    if root and root.script is not None:
+        scripts.append("extra_commands")
+    after = f" after {' and '.join(scripts)}" if scripts else ""
+    return f"Packing a layer of {shown or 'nothing'}{after}{packed}"
 
 
 @rule(desc="Pack a layer", level=LogLevel.DEBUG)
