@@ -4,8 +4,8 @@
     build-support/reference.py            writes it
     build-support/reference.py --check    says whether it is current, with exit code 1 if not
 
-What belongs to the plugin is found by its backend, so nothing is listed here. All defaults are those
-of the code, not of this repository's pants.toml or of this machine.
+What belongs to the plugin is found by its backend, so nothing is listed here. All defaults are
+those of the code, not of this repository's pants.toml or of this machine.
 """
 
 from __future__ import annotations

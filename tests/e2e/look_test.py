@@ -22,6 +22,8 @@ from support.registry import Answer, Registry, StubRegistry, write_auth_file
 from support.workspace import Repo
 
 BIG = 3_000_000
+UMASK = os.umask(0o022)
+os.umask(UMASK)
 PASSWORD = "s3cr3t-Passw0rd"
 
 _BUILD = """\
@@ -404,6 +406,40 @@ def test_output_file(world: World) -> None:
         assert run.stdout == ""
         assert (world.repo.root / f"reports/new/{kind}").read_text("utf-8") == shown
     assert sorted(os.listdir(world.repo.root / "reports/new")) == ["html", "json", "text"]
+
+
+def test_peek_and_odd_outputs(world: World) -> None:
+    """What is known without a build is shown; a file is replaced, a directory is not."""
+    repo = world.repo
+    repo.write(
+        "odd/BUILD",
+        "docker_nix_image(name='odd', config={'Env': ['A=1'], 'ExposedPorts': {'80/tcp': {}},"
+        " 'Labels': {'a': 'b'}, 'Healthcheck': {'Test': ['NONE'], 'Retries': 2}},"
+        " compression=parametrize('gzip', 'zstd'))\n",
+    )
+    gzip, zstd = json.loads(repo.pants("peek", "odd:").stdout)
+    assert gzip["image_name"] == "odd/compression-gzip"
+    assert zstd["image_name"] == "odd/compression-zstd"
+    assert (gzip["compression"], gzip["uid"], gzip["disk_size"]) == ("gzip", 0, 1024)
+    assert gzip["config"] == {
+        "Env": ["A=1"],
+        "ExposedPorts": {"80/tcp": {}},
+        "Labels": {"a": "b"},
+        "Healthcheck": {"Test": ["NONE"], "Retries": 2},
+    }
+    names = [image["name"] for image in world.look("odd:")["images"]]
+    assert names == [gzip["image_name"], zstd["image_name"]]
+
+    repo.write("target.txt", "old")
+    (repo.root / "link.txt").symlink_to("target.txt")
+    repo.pants("image-layers", "--output-file=link.txt", "odd:")
+    assert (repo.root / "link.txt").is_symlink()
+    assert "odd/compression-zstd" in (repo.root / "target.txt").read_text()
+    assert (repo.root / "target.txt").stat().st_mode & 0o777 == 0o666 & ~UMASK
+    said = failure(repo, "image-layers", "--output-file=odd", "odd:")
+    assert "is 'odd', which cannot be written (Is a directory)." in said
+    assert not list(repo.root.glob("*.new"))
+    shutil.rmtree(repo.root / "odd")
 
 
 # What a person can see of the page, measured by the browser itself.

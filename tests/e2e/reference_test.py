@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,11 @@ def test_the_reference_is_current(tmp_path: Path) -> None:
 
     done = run("--check")
     assert done.returncode == 0, done.stderr
+    # Every field and option is explained.
+    texts = re.findall(r"\n\*In [^\n]*\.\*\n\n(.*?)\n(?=\n<a|\n## )", committed, re.DOTALL)
+    assert len(texts) == committed.count("<a id=") and min(map(len, texts)) > 20
+    options = re.findall(r"\n\*`--[^\n]*\*\n\n(.*?)(?=\n#|$)", committed, re.DOTALL)
+    assert len(options) == committed.count("\n#### ") and min(map(len, options)) > 20
     assert str(tmp_path) not in committed and "/of/this/machine" not in committed
 
     reference.write_text(committed.replace("### `contents`", "### `content`"))

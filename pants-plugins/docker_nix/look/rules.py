@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -295,21 +294,19 @@ def _image(looked_at: _LookedAt, diff_sizes: Dict[str, int]) -> Image:
 
 def _write(path: str, text: str) -> None:
     """Write a file as a whole or not at all. Raises DockerNixError."""
-    target = os.path.join(get_buildroot(), path)
+    target = Path(get_buildroot(), os.path.expanduser(path)).resolve()
     try:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=os.path.dirname(target), encoding="utf-8", delete=False
-        ) as file:
-            try:
-                file.write(text)
-                umask = os.umask(0)
-                os.umask(umask)
-                os.chmod(file.name, 0o666 & ~umask)
-                os.replace(file.name, target)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")  # a device or a pipe; no directory takes it
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f"{target.name}.{os.getpid()}.new")
+        try:
+            new.write_text(text, encoding="utf-8")
+            new.replace(target)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
     except OSError as e:
         raise DockerNixError(
             f"The option --image-layers-output-file is {path!r}, which cannot be written "
