@@ -418,8 +418,8 @@ def test_peek_and_odd_outputs(world: World) -> None:
         " compression=parametrize('gzip', 'zstd'))\n",
     )
     gzip, zstd = json.loads(repo.pants("peek", "odd:").stdout)
-    assert gzip["image_name"] == "odd/compression-gzip"
-    assert zstd["image_name"] == "odd/compression-zstd"
+    assert gzip["image_name"] == "odd/odd-compression-gzip"
+    assert zstd["image_name"] == "odd/odd-compression-zstd"
     assert (gzip["compression"], gzip["uid"], gzip["disk_size"]) == ("gzip", 0, 1024)
     assert gzip["config"] == {
         "Env": ["A=1"],
@@ -434,7 +434,7 @@ def test_peek_and_odd_outputs(world: World) -> None:
     (repo.root / "link.txt").symlink_to("target.txt")
     repo.pants("image-layers", "--output-file=link.txt", "odd:")
     assert (repo.root / "link.txt").is_symlink()
-    assert "odd/compression-zstd" in (repo.root / "target.txt").read_text()
+    assert "odd/odd-compression-zstd" in (repo.root / "target.txt").read_text()
     assert (repo.root / "target.txt").stat().st_mode & 0o777 == 0o666 & ~UMASK
     said = failure(repo, "image-layers", "--output-file=odd", "odd:")
     assert "is 'odd', which cannot be written (Is a directory)." in said
