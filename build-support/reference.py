@@ -46,9 +46,10 @@ def main(arguments: Sequence[str]) -> int:
     there = REFERENCE.read_text(encoding="utf-8") if REFERENCE.exists() else ""
     if there == text:
         return 0
-    names = [f"{REFERENCE.relative_to(ROOT)} as {state}" for state in ("it is", "it should be")]
-    lines = (there.splitlines(), text.splitlines())
-    print(*difflib.unified_diff(*lines, *names, lineterm=""), sep="\n", file=sys.stderr)
+    changes = difflib.unified_diff(
+        there.splitlines(), text.splitlines(), "as it is", "as it should be", lineterm=""
+    )
+    print(*changes, sep="\n", file=sys.stderr)
     print("\ndocs/reference.md is not current; run: build-support/reference.py", file=sys.stderr)
     return 1
 
