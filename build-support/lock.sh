@@ -18,7 +18,7 @@ for name in "$@"; do
     version=3.9
     constraints=
     case $name in
-        buildgrid) version=3.11 ;;
+        buildgrid | services) version=3.11 ;;
         pytest) constraints="--constraints default.lock" ;;
     esac
     # Hashes are of all files of a version, whatever the platform; it only decides on markers.

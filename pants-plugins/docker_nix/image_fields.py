@@ -334,6 +334,60 @@ class RunAsRootField(_ScriptField):
     )
 
 
+class PythonInterpreterField(StringField):
+    alias = "python_interpreter"
+    help = help_text(
+        """
+        The path in the image of the Python that runs its `pex_binary` targets, such as
+        `/opt/python/bin/python3.11`.
+
+        By default it is the first that fits their interpreter constraints: `bin/python3.X` of one
+        of the `contents`, or else what is found on the `PATH` of the base image. A store path may
+        be named: `{store_path[//:python]}/bin/python3.11`. Where the base image does not have the
+        path, it must end in the version, as these do.
+        """
+    )
+
+    @classmethod
+    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
+        value = super().compute_value(raw_value, address)
+        if value is None:
+            return None
+        try:
+            parts = parse_text(value)
+        except MalformedReference as e:
+            raise invalid(cls.alias, address, f"has {value!r} with {e}.", "") from e
+        if (parts[0] == "" and len(parts) == 1) or not (
+            str(parts[0]).startswith("/") or (parts[0] == "" and len(parts) > 1)
+        ):
+            raise invalid(
+                cls.alias,
+                address,
+                f"is {value!r}, which is not an absolute path.",
+                "Write it as '/usr/bin/python3.11'.",
+            )
+        return value
+
+    def parts(self) -> Tuple[Part, ...]:
+        """The path, split into text and references."""
+        return parse_text(self.value or "")
+
+
+class PythonBytecodeField(BoolField):
+    alias = "python_bytecode"
+    default = True
+    help = help_text(
+        """
+        Whether the modules of `pex_binary` targets are compiled when the image is built, so that
+        programs start faster. What is compiled is valid whatever the times of files are.
+
+        The Python of the base image compiles them, on every machine that builds the image. Nothing
+        is compiled where the Python comes from elsewhere, nor for a `pex_binary` with
+        `complete_platforms`, which may be built on a machine that cannot run it.
+        """
+    )
+
+
 class ToolsField(StringSequenceField):
     alias = "tools"
     default = ()

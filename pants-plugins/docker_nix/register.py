@@ -15,6 +15,7 @@ from docker_nix.look import rules as look
 from docker_nix.pull import rules as pull
 from docker_nix.resolve import image_contents
 from docker_nix.resolve import rules as resolve
+from docker_nix.resolve.python import rules as python
 from docker_nix.target_types import (
     DockerNixExportTarget,
     DockerNixImageTarget,
@@ -36,6 +37,7 @@ def rules() -> Iterable[object]:
     return [
         *resolve.rules(),
         *image_contents.rules(),
+        *python.rules(),
         *layer.rules(),
         *pull.rules(),
         *base.rules(),

@@ -9,7 +9,7 @@ from typing import Any, Iterator, Optional
 from pants.backend.docker.registries import DockerRegistries, DockerRegistryOptions
 from pants.core.util_rules.search_paths import ExecutableSearchPathsOptionMixin
 from pants.option.errors import BooleanConversionError
-from pants.option.option_types import DictOption, IntOption, StrListOption, StrOption
+from pants.option.option_types import DictOption, EnumOption, IntOption, StrListOption, StrOption
 from pants.option.parser import Parser
 from pants.option.subsystem import Subsystem
 from pants.util.memo import memoized_property
@@ -17,6 +17,7 @@ from pants.util.strutil import softwrap
 
 from docker_nix.assemble.image_config import is_image_name
 from docker_nix.errors import DockerNixError
+from docker_nix.resolve.python.fields import PythonLayering
 
 _REGISTRY_KEYS = {
     *(name for name in DockerRegistryOptions.__dataclass_fields__ if name != "alias"),
@@ -80,6 +81,16 @@ class DockerNixSubsystem(Subsystem):
             """
             After how many seconds one exchange with a registry, such as fetching the layers of an
             image, is given up.
+            """
+        ),
+    )
+
+    python_layering = EnumOption(
+        default=PythonLayering.DISTRIBUTION,
+        help=softwrap(
+            """
+            How a `pex_binary` goes into an image, where its field `python_layering` does not say:
+            as a store path for each distribution, or as one with the file that `package` makes.
             """
         ),
     )

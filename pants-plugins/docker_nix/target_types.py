@@ -35,6 +35,8 @@ from docker_nix.image_fields import (
     MaxLayersField,
     OsField,
     OutputFormatField,
+    PythonBytecodeField,
+    PythonInterpreterField,
     RunAsRootField,
     ShadowSetupField,
     ToolsField,
@@ -67,6 +69,8 @@ _IMAGE_FIELDS = (
     UidField,
     GidField,
     IncludeNixDbField,
+    PythonInterpreterField,
+    PythonBytecodeField,
     CompressionField,
     OutputFormatField,
 )

@@ -47,6 +47,8 @@ from docker_nix.image_fields import (
     MaxLayersField,
     OsField,
     OutputFormatField,
+    PythonBytecodeField,
+    PythonInterpreterField,
     RunAsRootField,
     ShadowSetupField,
     ToolsField,
@@ -60,6 +62,13 @@ from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool_process import ToolFailed
 from docker_nix.plan.layers import MOST_LAYERS, NoRoomForLayers, plan_layers
 from docker_nix.resolve.image_contents import ImageContents, ImageContentsRequest
+from docker_nix.resolve.python.interpreter import (
+    DEFAULT_PATH,
+    Interpreter,
+    interpreter_at,
+    interpreters_on,
+)
+from docker_nix.resolve.python.types import ImagePython
 from docker_nix.resolve.references import fill, parse_text
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
 
@@ -81,6 +90,8 @@ class ImageFieldSet(PackageFieldSet):
     uid: UidField
     gid: GidField
     include_nix_db: IncludeNixDbField
+    python_interpreter: PythonInterpreterField
+    python_bytecode: PythonBytecodeField
     architecture: ArchitectureField
     os: OsField
     variant: VariantField
@@ -183,6 +194,28 @@ def _platform(field_set: ImageFieldSet, base: BuiltImage) -> Platform:
     return Platform(platform.architecture, platform.os, variant)
 
 
+def _python(
+    field_set: ImageFieldSet, platform: Platform, base: Optional[BuiltImage], tree: BaseTree
+) -> ImagePython:
+    """The Python that the base image has: where the field says, or else on its PATH."""
+    interpreters: Tuple[Interpreter, ...] = ()
+    path = field_set.python_interpreter.value
+    if path is not None:
+        there = interpreter_at(tree, path, platform.architecture)
+        interpreters = (there,) if there else ()
+    elif base:
+        variables = (json.loads(base.config_json).get("config") or {}).get("Env") or []
+        search_path = dict(text.partition("=")[::2] for text in variables).get("PATH")
+        interpreters = interpreters_on(tree, search_path or DEFAULT_PATH, platform.architecture)
+    return ImagePython(
+        platform,
+        interpreters,
+        base.layers if base else (),
+        field_set.python_bytecode.value,
+        field_set.address,
+    )
+
+
 async def _links(
     field_set: ImageFieldSet,
     contents: ImageContents,
@@ -236,12 +269,6 @@ async def _links(
 @rule(desc="Find the parts of an image", level=LogLevel.DEBUG)
 async def find_parts(request: PartsRequest, build_platform: BuildPlatform) -> Parts:
     field_set = request.field_set
-    contents = await Get(
-        ImageContents,
-        ImageContentsRequest(
-            field_set.contents, field_set.config, field_set.extra_commands, request.run_as_root
-        ),
-    )
     build = default_platform(build_platform)
     platform = Platform(
         field_set.architecture.value or build.architecture,
@@ -279,6 +306,17 @@ async def find_parts(request: PartsRequest, build_platform: BuildPlatform) -> Pa
                 f"is {field_set.from_image.value!r}, an image whose layers cannot be used.\n\n{e}",
                 "",
             ) from e
+    contents = await Get(
+        ImageContents,
+        ImageContentsRequest(
+            field_set.contents,
+            field_set.config,
+            field_set.extra_commands,
+            request.run_as_root,
+            field_set.python_interpreter,
+            _python(field_set, platform, base, tree),
+        ),
+    )
     listings = dict(contents.listings)
     if request.expand_dirlinks:
         try:
@@ -407,6 +445,7 @@ async def build_layered_image(field_set: LayeredImageFieldSet) -> BuiltImage:
             field_set.max_layers.value,
             base_layers=len(parts.base_layers),
             present=parts.tree.store_paths,
+            beside_links=[path for path, obj in objects.items() if obj.with_links],
         )
     except NoRoomForLayers as e:
         raise field_error(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from pants.core.util_rules.system_binaries import (
     BinaryNotFoundError,
@@ -135,7 +135,10 @@ class _PackInput:
     digests: List[Digest]
     size: int
     unpacked_size: int
+    runtimes: FrozenDict[str, Digest]
 
+
+_PYTHON_RUNTIMES = ".docker-nix-python"
 
 # Pants crashes on a process whose inputs have some fifty nested directories or more: they need more
 # stack than its threads have.
@@ -182,26 +185,29 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
         for obj in deep
     )
     spec: List[Dict[str, Any]] = []
+    runtimes: Dict[str, Digest] = {}
     for obj in objects:
+        path: Dict[str, Any] = {"name": obj.base_name}
         if obj.unpack:
-            spec.append(
-                {
-                    "name": obj.base_name,
-                    "source": "archive",
-                    "file": "archive",
-                    "format": obj.unpack,
-                }
-            )
+            path.update({"source": "archive", "file": "archive", "format": obj.unpack})
         else:
-            spec.append(
-                {
-                    "name": obj.base_name,
-                    "source": "tree",
-                    "entries": _tool_entries(entries[obj.path]),
-                }
-            )
+            path.update({"source": "tree", "entries": _tool_entries(entries[obj.path])})
+        if obj.bytecode:
+            runtime = obj.bytecode.runtime
+            runtimes[f"{_PYTHON_RUNTIMES}/{runtime.fingerprint}"] = runtime
+            path["bytecode"] = [
+                obj.bytecode.cache_tag,
+                f"{_PYTHON_RUNTIMES}/{runtime.fingerprint}/runtime",
+            ]
+        spec.append(path)
     unpacked_size = sum(3 * size if obj.unpack else size for obj, size in zip(objects, sizes))
-    return _PackInput(spec, [*shallow_digests, *deep_digests], sum(sizes), unpacked_size)
+    return _PackInput(
+        spec,
+        [*shallow_digests, *deep_digests],
+        sum(sizes),
+        unpacked_size,
+        FrozenDict(runtimes),
+    )
 
 
 def _database_spec(database: NixDatabase, objects: Tuple[StoreObject, ...]) -> Dict[str, Any]:
@@ -269,7 +275,7 @@ async def pack_layer(
         "paths": packed.spec,
         "root": None,
     }
-    immutable_inputs: Mapping[str, Digest] = {}
+    immutable_inputs: Dict[str, Digest] = dict(packed.runtimes)
     root = request.root
     if root:
         spec["root"] = {
@@ -292,6 +298,7 @@ async def pack_layer(
             readable = await _pack_input(root.script_store)
             digests.extend(readable.digests)
             spec["root"]["store"] = readable.spec
+            immutable_inputs.update(readable.runtimes)
         if root.script is not None and root.tools:
             try:
                 shims = await Get(
@@ -308,7 +315,7 @@ async def pack_layer(
                     f"{e}\n\nThe programs in 'tools' are looked up on "
                     "[docker-nix].executable_search_paths."
                 ) from e
-            immutable_inputs = shims.immutable_input_digests
+            immutable_inputs.update(shims.immutable_input_digests)
             spec["root"]["path"] = shims.cache_name
     input_digest = await Get(Digest, MergeDigests(digests))
     objects = request.objects + (root.script_store if root else ())

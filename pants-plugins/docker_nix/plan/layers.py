@@ -21,8 +21,8 @@ class LayerPlan:
 
     :param groups: one layer each, the lowest first; a group's paths are sorted, so that the group
         is the same whatever the popularity of its members is in another image.
-    :param with_customisation: the paths (sorted) that go into the customisation layer, as there is
-        no room for any other layer. Empty unless `groups` is.
+    :param with_customisation: the paths (sorted) that go into the customisation layer: those that
+        were to be there, and all where there is no room for any other layer.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -35,13 +35,14 @@ def plan_layers(
     base_layers: int = 0,
     own_layers: int = 1,
     present: Iterable[str] = (),
+    beside_links: Iterable[str] = (),
 ) -> LayerPlan:
     """Spreads the store paths in `references` over the layers that are left for them.
 
     `references` maps each path to those it refers to, as in `popularity`. `max_layers` counts all
     layers of the image: `base_layers` that a base image brings, `own_layers` for the customisation,
     and those planned here. Paths that are `present` in the base count for popularity, but get no
-    layer.
+    layer; those `beside_links` go into the customisation layer.
 
     The most popular paths get a layer each; when there are more paths than layers, the last layer
     takes all the rest.
@@ -51,8 +52,10 @@ def plan_layers(
     """
     room = max_layers - base_layers - own_layers
     in_base = frozenset(present)
-    paths = [path for path in popularity(references) if path not in in_base]
-    own = max(own_layers, 1 if paths else 0)
+    beside = sorted(frozenset(beside_links) - in_base)
+    elsewhere = in_base.union(beside)
+    paths = [path for path in popularity(references) if path not in elsewhere]
+    own = max(own_layers, 1 if paths or beside else 0)
     if max_layers < base_layers + own:
         remedy = f"Raise max_layers to {base_layers + own} or more (up to {MOST_LAYERS}), or use"
         if base_layers + own > MOST_LAYERS:
@@ -62,8 +65,8 @@ def plan_layers(
             f"least {own} must be added. {remedy} a base image with fewer layers."
         )
     if not room:
-        return LayerPlan((), tuple(sorted(paths)))
+        return LayerPlan((), tuple(sorted([*paths, *beside])))
     single = len(paths) if len(paths) <= room else room - 1
     rest = tuple(sorted(paths[single:]))
     groups = tuple((path,) for path in paths[:single])
-    return LayerPlan(groups + (rest,) if rest else groups)
+    return LayerPlan(groups + (rest,) if rest else groups, tuple(beside))

@@ -100,3 +100,13 @@ def test_the_rest_does_not_depend_on_popularity() -> None:
     one = plan_layers({"a": "bc", "b": "c", "c": "", "d": ""}, 2)
     other = plan_layers({"a": "", "b": "a", "c": "ab", "d": "c"}, 2)
     assert one.groups == other.groups == (("a", "b", "c", "d"),)
+
+
+def test_paths_beside_the_links_are_in_the_last_layer() -> None:
+    references = {"/nix/store/" + c * 32 + f"-{c}": set() for c in "abcd"}
+    a, b, c, d = sorted(references)
+    plan = plan_layers(references, 100, beside_links=[d, b])
+    assert plan.groups == ((a,), (c,))
+    assert plan.with_customisation == (b, d)
+    assert plan_layers(references, 1, beside_links=[b]).with_customisation == (a, b, c, d)
+    assert plan_layers(references, 100, present=[b], beside_links=[b]).with_customisation == ()

@@ -191,13 +191,11 @@ async def find_cycle(request: NoCycleRequest) -> NoCycle:
     return NoCycle()
 
 
-async def _dependencies(target: Target) -> StoreClosure:
-    followed = await Get(Followed, FollowedRequest(target))
+async def _dependencies(request: StoreClosureRequest) -> StoreClosure:
+    followed = await Get(Followed, FollowedRequest(request.target))
+    origin = f"the 'dependencies' field in target {request.target.address}"
     closures = await MultiGet(
-        Get(
-            StoreClosure,
-            ResolveAddressRequest(a, f"the 'dependencies' field in target {target.address}"),
-        )
+        Get(StoreClosure, ResolveAddressRequest(a, origin, request.python))
         for a in followed.addresses
     )
     return StoreClosure.merge(closures)
@@ -281,13 +279,13 @@ async def resolve_files(request: FilesClosureRequest) -> StoreClosure:
     own = StoreObject.from_pants(name.rpartition("/")[2], tree, target.address, unpack=unpack)
     # A dependency is no reference: its path is not in these bytes, so a change of it must not
     # change this store path. It is needed at run time, so it appears at `/` as well.
-    dependencies = await _dependencies(target)
+    dependencies = await _dependencies(request)
     return StoreClosure.merge([StoreClosure.single(own), dependencies], own.path)
 
 
 @rule(desc="Resolve a group of targets to store paths", level=LogLevel.DEBUG)
 async def resolve_group(request: GroupClosureRequest) -> StoreClosure:
-    return await _dependencies(request.target)
+    return await _dependencies(request)
 
 
 def rules() -> Iterable[object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, Iterable, List, Optional, Union
 
 from pants.engine.addresses import Address, Addresses, UnparsedAddressInputs
@@ -22,11 +22,14 @@ from docker_nix.image_fields import (
     ContentsField,
     ExtraCommandsField,
     ImageConfigField,
+    PythonInterpreterField,
     RunAsRootField,
 )
 from docker_nix.layer.links import unfit_entry
 from docker_nix.resolve.files import NoCycle, NoCycleRequest
-from docker_nix.resolve.references import Reference, references
+from docker_nix.resolve.python.interpreter import Interpreter, interpreters_among, version_of
+from docker_nix.resolve.python.types import ImagePython
+from docker_nix.resolve.references import Reference, fill, references
 from docker_nix.resolve.types import (
     Listing,
     ListingRequest,
@@ -37,12 +40,17 @@ from docker_nix.resolve.types import (
 
 @dataclass(frozen=True)
 class ImageContentsRequest:
-    """The fields of an image target that name other targets."""
+    """The fields of an image target that name other targets.
+
+    :param python: with the interpreters of the base image, or the one of the field.
+    """
 
     contents: ContentsField
     config: ImageConfigField
     extra_commands: ExtraCommandsField
-    run_as_root: Optional[RunAsRootField] = None
+    run_as_root: Optional[RunAsRootField]
+    python_interpreter: PythonInterpreterField
+    python: ImagePython
 
     @property
     def address(self) -> Address:
@@ -105,16 +113,16 @@ async def _addresses(owner: Address, alias: str, refs: List[Reference]) -> _Name
     )
 
 
-async def _closures(owner: Address, named: _NamedAddresses) -> Dict[str, StoreClosure]:
+async def _closures(
+    owner: Address, named: _NamedAddresses, python: Optional[ImagePython]
+) -> Dict[str, StoreClosure]:
+    origin = f"the '{named.alias}' field in target {owner}"
     closures = await MultiGet(
-        Get(
-            StoreClosure,
-            ResolveAddressRequest(address, f"the '{named.alias}' field in target {owner}"),
-        )
+        Get(StoreClosure, ResolveAddressRequest(address, origin, python))
         for address in named.addresses.values()
     )
     for address, closure in zip(named.addresses.values(), closures):
-        if closure.own is None:
+        if closure.own is None and not closure.lacks_python:
             raise field_error(
                 owner,
                 named.alias,
@@ -123,6 +131,53 @@ async def _closures(owner: Address, named: _NamedAddresses) -> Dict[str, StoreCl
                 "Refer to one of the targets in the group.",
             )
     return dict(zip(named.addresses, closures))
+
+
+async def _image_python(
+    request: ImageContentsRequest,
+    without_python: Iterable[StoreClosure],
+    named: Dict[str, StoreClosure],
+) -> ImagePython:
+    """The Python of the image, which may be one of the contents.
+
+    :param without_python: what is in the image besides Python targets.
+    :param named: the closures of the addresses that the field refers to.
+    """
+    field, python = request.python_interpreter, request.python
+    architecture = python.platform.architecture
+    if field.value is not None:
+        if python.interpreters:  # it is in the base image
+            return python
+        path = fill(field.parts(), _own_paths(named).__getitem__)
+        version = version_of(path)
+        if version is None:
+            raise field_error(
+                request.address,
+                field.alias,
+                f"is {field.value!r}, which does not say its version.",
+                "Let it end in 'python3.11' or the like.",
+            )
+        store_path = next(
+            (c.own for c in named.values() if c.own and path.startswith(f"{c.own}/")), None
+        )
+        return replace(
+            python,
+            interpreters=(Interpreter(path, version, architecture, store_path=store_path),),
+        )
+    closure = StoreClosure.merge(without_python)
+    objects = [obj for obj in closure.objects if obj.path in closure.roots]
+    listings = await MultiGet(
+        Get(Listing, ListingRequest(obj.digest, obj.unpack, obj.origin if obj.unpack else None))
+        for obj in objects
+    )
+    found = interpreters_among(
+        (
+            (obj.path, [entry.path for entry in listing.entries])
+            for obj, listing in zip(objects, listings)
+        ),
+        architecture,
+    )
+    return replace(python, interpreters=(*found, *python.interpreters))
 
 
 def _own_paths(closures: Dict[str, StoreClosure]) -> FrozenDict[str, str]:
@@ -140,11 +195,15 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
         owner, "extra_commands", _script_references(request.extra_commands)
     )
     in_root = await _addresses(owner, "run_as_root", _script_references(request.run_as_root))
+    in_python = await _addresses(
+        owner, "python_interpreter", list(references(request.python_interpreter.parts()))
+    )
     fields = {
         "contents": contents,
         "config": in_config.addresses.values(),
         "extra_commands": in_script.addresses.values(),
         "run_as_root": in_root.addresses.values(),
+        "python_interpreter": in_python.addresses.values(),
     }
     everything = {address for addresses in fields.values() for address in addresses}
     if owner in everything:
@@ -154,14 +213,22 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
         )
     await Get(NoCycle, NoCycleRequest(tuple(sorted(everything))))
 
+    python: Optional[ImagePython] = None
+    origin = f"the 'contents' field in target {owner}"
     try:
-        listed = await MultiGet(
-            Get(StoreClosure, ResolveAddressRequest(a, f"the 'contents' field in target {owner}"))
-            for a in contents
-        )
-        by_config = await _closures(owner, in_config)
-        by_script = await _closures(owner, in_script)
-        by_root = await _closures(owner, in_root)
+        by_python = await _closures(owner, in_python, None)
+        while True:
+            listed = await MultiGet(
+                Get(StoreClosure, ResolveAddressRequest(address, origin, python))
+                for address in contents
+            )
+            by_config = await _closures(owner, in_config, python)
+            by_script = await _closures(owner, in_script, python)
+            by_root = await _closures(owner, in_root, python)
+            referred = [*by_config.values(), *by_script.values(), *by_root.values()]
+            if python or not any(closure.lacks_python for closure in (*listed, *referred)):
+                break
+            python = await _image_python(request, listed, by_python)
     except IntrinsicError as e:
         if "contained a cycle" not in str(e):
             raise
@@ -170,8 +237,8 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
             "inside.\n\nRemove it from that package, or that package from the contents."
         ) from e
     visible = StoreClosure.merge(listed)
-    referred = StoreClosure.merge([*by_config.values(), *by_script.values(), *by_root.values()])
-    closure = StoreClosure(visible.roots, StoreClosure.merge([visible, referred]).objects)
+    everywhere = StoreClosure.merge([visible, *referred, *by_python.values()])
+    closure = StoreClosure(visible.roots, everywhere.objects)
 
     listings = await MultiGet(
         Get(Listing, ListingRequest(obj.digest, obj.unpack, obj.origin if obj.unpack else None))
@@ -210,6 +277,7 @@ class ReferencesFieldSet(FieldSet):
     config: ImageConfigField
     extra_commands: ExtraCommandsField
     run_as_root: RunAsRootField
+    python_interpreter: PythonInterpreterField
 
 
 class InferReferencedTargets(InferDependenciesRequest):
@@ -225,6 +293,11 @@ async def infer_referenced_targets(request: InferReferencedTargets) -> InferredD
             fields.address, "extra_commands", _script_references(fields.extra_commands)
         ),
         await _addresses(fields.address, "run_as_root", _script_references(fields.run_as_root)),
+        await _addresses(
+            fields.address,
+            "python_interpreter",
+            list(references(fields.python_interpreter.parts())),
+        ),
     )
     return InferredDependencies(address for one in named for address in one.addresses.values())
 

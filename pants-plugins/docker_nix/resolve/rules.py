@@ -15,7 +15,10 @@ from docker_nix.errors import DockerNixError
 from docker_nix.layer.links import Entry
 from docker_nix.layer.tool_process import ArchiveIndexRequest
 from docker_nix.resolve import files, packages
+from docker_nix.resolve.python.distribution import Distribution
+from docker_nix.resolve.python.types import DistributionRequest
 from docker_nix.resolve.types import (
+    WHEEL,
     Listing,
     ListingRequest,
     ResolveAddressRequest,
@@ -45,11 +48,19 @@ async def resolve_address(
             "`package` can build (such as a `pex_binary` that has the sources), or a `target` "
             "that groups them."
         )
-    return await Get(StoreClosure, StoreClosureRequest, resolvers[0](target))
+    return await Get(StoreClosure, StoreClosureRequest, resolvers[0](target, request.python))
 
 
 @rule(desc="List the files of a store path", level=LogLevel.DEBUG)
 async def list_tree(request: ListingRequest) -> Listing:
+    if request.unpack and request.unpack.startswith(WHEEL):
+        (archive,) = await Get(DigestEntries, Digest, request.digest)
+        assert isinstance(archive, FileEntry)
+        distribution = await Get(
+            Distribution,
+            DistributionRequest(archive.file_digest, request.unpack[len(WHEEL) :]),
+        )
+        return Listing(distribution.entries)
     if request.unpack:
         return await Get(
             Listing,

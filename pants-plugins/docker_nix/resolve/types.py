@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Iterable, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, ClassVar, Iterable, Mapping, Optional, Tuple
 
 from pants.engine.addresses import Address
 from pants.engine.environment import EnvironmentName
@@ -15,6 +15,21 @@ from pants.util.frozendict import FrozenDict
 from docker_nix.layer.links import Entry
 from docker_nix.resolve import store_path
 
+if TYPE_CHECKING:
+    from docker_nix.resolve.python.types import ImagePython
+
+
+@dataclass(frozen=True)
+class Bytecode:
+    """How the modules of a store path are compiled.
+
+    :param runtime: the interpreter that compiles them, as the tool's `python-runtime` wrote it.
+    :param cache_tag: of that interpreter (PEP 3147).
+    """
+
+    runtime: Digest
+    cache_tag: str
+
 
 @dataclass(frozen=True)
 class StoreObject:
@@ -22,9 +37,12 @@ class StoreObject:
 
     :param path: `/nix/store/<hash>-<name>`.
     :param digest: a tree, or a single file named `archive` where `unpack` is set.
-    :param unpack: the format of the archive, one of ARCHIVE_FORMATS.
+    :param unpack: the format of the archive, one of ARCHIVE_FORMATS or a `wheel_format`.
     :param references: full paths of the other store paths it refers to, sorted.
     :param origin: the target it came from, for messages only.
+    :param bytecode: for Python modules that the layer has compiled, too.
+    :param with_links: whether it is so small, and changes so often, that it is packed with the
+        links to it, rather than as a layer of its own.
     """
 
     path: str
@@ -32,6 +50,8 @@ class StoreObject:
     unpack: Optional[str] = None
     references: Tuple[str, ...] = ()
     origin: Optional[Address] = field(default=None, compare=False)
+    bytecode: Optional[Bytecode] = None
+    with_links: bool = False
 
     @classmethod
     def from_pants(
@@ -69,11 +89,13 @@ class StoreClosure:
     :param roots: the paths whose trees appear at `/` of an image that lists the target.
     :param objects: the whole closure, the roots included.
     :param own: the path that `{store_path[…]}` of the target means; None for a group of targets.
+    :param lacks_python: whether something is left out, as it was not said which Python it is for.
     """
 
     roots: Tuple[str, ...]
     objects: Tuple[StoreObject, ...]
     own: Optional[str] = None
+    lacks_python: bool = False
 
     @classmethod
     def single(cls, obj: StoreObject) -> StoreClosure:
@@ -85,11 +107,13 @@ class StoreClosure:
         """All of them together, each path once, in their order."""
         roots: dict[str, None] = {}
         objects: dict[str, StoreObject] = {}
+        lacks_python = False
         for closure in closures:
+            lacks_python |= closure.lacks_python
             roots.update(dict.fromkeys(closure.roots))
             for obj in closure.objects:
                 objects.setdefault(obj.path, obj)
-        return cls(tuple(roots), tuple(objects.values()), own)
+        return cls(tuple(roots), tuple(objects.values()), own, lacks_python)
 
 
 @union(in_scope_types=[EnvironmentName])
@@ -100,9 +124,12 @@ class StoreClosureRequest:
     To add a resolver, subclass this, register the subclass with
     `UnionRule(StoreClosureRequest, MyRequest)`, and write a rule from it to StoreClosure. Of the
     resolvers whose `applies_to` is true for a target, the one with the lowest `order` is used.
+
+    :param python: the Python of the image; None where that is not asked yet.
     """
 
     target: Target
+    python: Optional[ImagePython] = None
     order: ClassVar[int] = 50
 
     @classmethod
@@ -115,10 +142,12 @@ class ResolveAddressRequest:
     """A request for the StoreClosure of the target at `address`, by whichever resolver fits.
 
     :param origin: who asks, for messages: `the 'contents' field in target //:image`.
+    :param python: as in StoreClosureRequest.
     """
 
     address: Address
     origin: str
+    python: Optional[ImagePython] = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +183,14 @@ ARCHIVE_FORMATS: Mapping[str, str] = FrozenDict(
         ".zip": "zip",
     }
 )
+
+
+WHEEL = "wheel:"
+
+
+def wheel_format(site_packages: str) -> str:
+    """The format of a distribution, as it is in a packed PEX, for a directory of `sys.path`."""
+    return WHEEL + site_packages
 
 
 def archive_format(file_name: str) -> Optional[str]:

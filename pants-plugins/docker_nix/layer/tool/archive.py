@@ -36,11 +36,15 @@ _TAR_COMPRESSIONS = {
     "tar.xz": "xz",
     "tar.zst": "zstd",
 }
-FORMATS = (*_TAR_COMPRESSIONS, "zip")
+_WHEEL = "wheel:"
+FORMATS = (*_TAR_COMPRESSIONS, "zip", f"{_WHEEL}<site-packages>")
 
 
 def unpack(archive_path: str, format: str, into: str, lib_dir: str) -> list[Entry]:
     """Unpacks the archive of the given format (one of `FORMATS`) and returns its entries.
+
+    An archive of the format `wheel:lib/python3.11/site-packages` is an installed wheel, see
+    `wheel`; what belongs on `sys.path` goes into that directory.
 
     Files are written to their paths below the directory `into`, which must be empty or absent;
     their modes mean nothing. Symlinks and empty directories are in the entries only. `lib_dir` is
@@ -179,7 +183,7 @@ def _parsing() -> Iterator[None]:
         raise CorruptStream(str(error) or type(error).__name__) from error
 
 
-class _Member(NamedTuple):
+class Member(NamedTuple):
     """A member of an archive.
 
     `kind` is as in `Node`, "h" for a hard link to `target`, or "!" for a member that cannot be
@@ -194,16 +198,19 @@ class _Member(NamedTuple):
 
 
 def _read(archive_path: str, format: str, lib_dir: str, sink: _Sink) -> Tree:
-    if format not in FORMATS:
+    title = _title(archive_path, format)
+    if format.startswith(_WHEEL):
+        from docker_nix.layer.tool.wheel import installed_members
+
+        members = installed_members(zip_members(archive_path), format[len(_WHEEL) :])
+    elif format == "zip":
+        members = zip_members(archive_path)
+    elif format in _TAR_COMPRESSIONS:
+        members = _tar_members(archive_path, _TAR_COMPRESSIONS[format], lib_dir)
+    else:
         raise ToolError(
             f"unknown archive format {format!r}; it must be one of {', '.join(FORMATS)}"
         )
-    title = _title(archive_path, format)
-    members = (
-        _zip_members(archive_path)
-        if format == "zip"
-        else _tar_members(archive_path, _TAR_COMPRESSIONS[format], lib_dir)
-    )
     tree = Tree()
     try:
         for member in members:
@@ -219,7 +226,7 @@ def _read(archive_path: str, format: str, lib_dir: str, sink: _Sink) -> Tree:
     return tree
 
 
-def _add(tree: Tree, member: _Member, sink: _Sink) -> None:
+def _add(tree: Tree, member: Member, sink: _Sink) -> None:
     path = normalise(member.name)
     if member.kind == "!":
         raise BadMember(member.target)
@@ -243,7 +250,7 @@ def _add(tree: Tree, member: _Member, sink: _Sink) -> None:
     tree.add(path, node)
 
 
-def _tar_members(path: str, compression: str, lib_dir: str) -> Iterator[_Member]:
+def _tar_members(path: str, compression: str, lib_dir: str) -> Iterator[Member]:
     from docker_nix.layer.tool import tar_reader
     from docker_nix.layer.tool.decompress import open_stream
 
@@ -251,20 +258,21 @@ def _tar_members(path: str, compression: str, lib_dir: str) -> Iterator[_Member]
         for info, data in tar_reader.members(stream, end_mark_required=True):
             if info.isreg():
                 kind = "x" if info.mode & stat.S_IXUSR else "f"
-                yield _Member(info.name, kind, data=data, size=info.size)
+                yield Member(info.name, kind, data=data, size=info.size)
             elif info.isdir():
-                yield _Member(info.name, "d")
+                yield Member(info.name, "d")
             elif info.issym() or info.islnk():
-                yield _Member(info.name, "l" if info.issym() else "h", info.linkname)
+                yield Member(info.name, "l" if info.issym() else "h", info.linkname)
             else:
-                yield _Member(info.name, "!", _special(_TAR_TYPES.get(info.type, "special file")))
+                yield Member(info.name, "!", _special(_TAR_TYPES.get(info.type, "special file")))
         stream.drain()
 
 
 _TAR_TYPES = {b"3": "character device", b"4": "block device", b"6": "named pipe"}
 
 
-def _zip_members(path: str) -> Iterator[_Member]:
+def zip_members(path: str) -> Iterator[Member]:
+    """The members of the zip at `path`, in its order; the data of one is read before the next."""
     import zipfile
 
     with _parsing(), zipfile.ZipFile(path) as archive:
@@ -273,19 +281,19 @@ def _zip_members(path: str) -> Iterator[_Member]:
             name = info.orig_filename
             mode = info.external_attr >> 16 if info.create_system == _ZIP_UNIX else 0
             if info.flag_bits & _ZIP_ENCRYPTED:
-                yield _Member(name, "!", "is encrypted; repack the archive without a password")
+                yield Member(name, "!", "is encrypted; repack the archive without a password")
             elif name.endswith("/") or stat.S_ISDIR(mode):
-                yield _Member(name, "d")
+                yield Member(name, "d")
             elif stat.S_ISLNK(mode):
                 with archive.open(info) as file:
                     target = file.read(MAX_PATH_BYTES + 1)
-                yield _Member(name, "l", target.decode("utf-8", "surrogateescape"))
+                yield Member(name, "l", target.decode("utf-8", "surrogateescape"))
             elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
                 kind = "x" if mode & stat.S_IXUSR else "f"
                 with archive.open(info) as file:
-                    yield _Member(name, kind, data=file, size=info.file_size)
+                    yield Member(name, kind, data=file, size=info.file_size)
             else:
-                yield _Member(name, "!", _special("special file"))
+                yield Member(name, "!", _special("special file"))
 
 
 _ZIP_UNIX = 3  # `create_system` of archives whose external attributes hold a Unix mode

@@ -11,6 +11,8 @@ MINIMUM_PYTHON = (3, 8)
 COMMANDS = {
     "pack": ("pack", "main"),
     "index": ("archive", "main"),
+    "wheel-index": ("wheel", "main"),
+    "python-runtime": ("python_runtime", "main"),
     "layer-index": ("layer_index", "main"),
     "split-archive": ("image_archive", "main"),
     "pull-manifest": ("pull", "pull_manifest"),

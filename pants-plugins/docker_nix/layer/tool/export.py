@@ -63,7 +63,7 @@ def write(layers: list[dict[str, Any]], path: str, lib_dir: str) -> None:
         with tempfile.TemporaryFile(dir=os.path.dirname(path) or ".") as contents:
             for layer in layers:
                 file = LayerFile(layer["file"], lib_dir, layer["diff_id"])
-                tree.apply(file, lambda member: _append(contents, member), file.title)
+                tree.apply(file, lambda member: append_content(contents, member), file.title)
             contents.flush()
             with open(path, "wb") as archive:
                 _write_tree(archive, tree, contents)
@@ -73,7 +73,7 @@ def write(layers: list[dict[str, Any]], path: str, lib_dir: str) -> None:
         raise
 
 
-def _append(contents: IO[bytes], member: Member) -> int:
+def append_content(contents: IO[bytes], member: Member) -> int:
     """Puts the content of a file at the end of `contents`, and returns where it begins there."""
     start = contents.tell()
     assert member.data is not None

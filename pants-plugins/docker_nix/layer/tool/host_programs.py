@@ -1,7 +1,7 @@
 """Programs of the machine, to be run in an image's file system where that lacks them.
 
 They are started by the machine's own dynamic loader with the machine's own libraries, so nothing of
-the image's is needed for them. Sources: elf(5), ld.so(8).
+the image's is needed for them. Source: ld.so(8).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ PLACE = b"/dev/.host"
 DIRECTORIES = (b"usr", b"bin", b"sbin", b"lib", b"lib32", b"lib64", b"nix/store")
 
 _PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-_PT_INTERP = 3
 
 
 def command(name: str) -> list[str] | None:
@@ -48,8 +47,11 @@ def functions(names: Iterable[str]) -> str:
 def _command(path: str) -> list[str] | None:
     import subprocess
 
+    from docker_nix.layer.tool import elf
+
     try:
-        loader = _interpreter(path)
+        with open(path, "rb") as file:
+            loader = elf.read(file).loader
         if loader is None:
             return _placed([path])
         listed = subprocess.run([loader, "--list", path], capture_output=True, check=True, env={})
@@ -65,40 +67,6 @@ def _command(path: str) -> list[str] | None:
         return None
     loader, *directories, path = placed
     return [loader, "--library-path", ":".join(directories), path]
-
-
-def _interpreter(path: str) -> str | None:
-    """The dynamic loader of the ELF file at `path`, None if it is static.
-
-    Raises ValueError for a file of another kind, such as a script.
-    """
-    import struct
-
-    with open(path, "rb") as file:
-        start = file.read(64)
-        if (
-            len(start) < 64
-            or start[:4] != b"\x7fELF"
-            or start[4] not in (1, 2)
-            or start[5] not in (1, 2)
-        ):
-            raise ValueError(f"{path} is no ELF file")
-        order = "<" if start[5] == 1 else ">"
-        wide = start[4] == 2
-        (table,) = struct.unpack_from(order + ("Q" if wide else "I"), start, 32 if wide else 28)
-        size, count = struct.unpack_from(order + "HH", start, 54 if wide else 42)
-        for number in range(count):
-            file.seek(table + number * size)
-            header = file.read(size)
-            (kind,) = struct.unpack_from(order + "I", header)
-            if kind != _PT_INTERP:
-                continue
-            word = order + ("Q" if wide else "I")
-            (offset,) = struct.unpack_from(word, header, 8 if wide else 4)
-            (length,) = struct.unpack_from(word, header, 32 if wide else 16)
-            file.seek(offset)
-            return os.fsdecode(file.read(length).rstrip(b"\0"))
-    return None
 
 
 def _placed(paths: list[str]) -> list[str] | None:

@@ -17,8 +17,18 @@ def locate_tree(spec: dict[str, Any], unpack_into: str, lib_dir: str) -> tuple[l
     """The manifest of the store path that `spec` describes, and where its files are.
 
     The manifest has the form of `entries.tree_entries`. An archive is unpacked into `unpack_into`
-    first. Raises `ToolError` where that fails.
+    first, and Python modules are compiled where `spec` says with what. Raises `ToolError` where
+    that fails.
     """
+    manifest, directory = _locate(spec, unpack_into, lib_dir)
+    if spec.get("bytecode"):
+        from docker_nix.layer.tool.bytecode import compile_modules
+
+        manifest = compile_modules(manifest, directory, unpack_into + ".pyc", *spec["bytecode"])
+    return manifest, directory
+
+
+def _locate(spec: dict[str, Any], unpack_into: str, lib_dir: str) -> tuple[list[Any], str]:
     directory = os.path.join(INPUTS, spec["name"])
     if spec["source"] == "tree":
         return spec["entries"], directory
