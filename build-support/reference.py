@@ -83,7 +83,7 @@ def render(found: Help) -> str:
     targets = [one for _, one in sorted(all_targets.items()) if one["provider"] == BACKEND]
     others = [one for _, one in sorted(all_targets.items()) if one["provider"] != BACKEND]
     added = [
-        (one, [field for field in one["fields"] if field["provider"] == BACKEND]) for one in others
+        (one, [field for field in _fields(one) if field["provider"] == BACKEND]) for one in others
     ]
     scopes = [
         scope
@@ -91,15 +91,15 @@ def render(found: Help) -> str:
         if scope["provider"] == BACKEND
     ]
     goals = [scope for scope in scopes if scope["is_goal"]]
-    fields = Fields([(one, one["fields"]) for one in targets] + added)
+    fields = Fields([(one, _fields(one)) for one in targets] + added)
     parts = [_HEADER, "## Targets\n"]
     for target in targets:
         parts.append(f"### `{target['alias']}`\n\n{target['description'].strip()}\n")
-        parts.append(fields.table(target["alias"], target["fields"]))
+        parts.append(fields.table(_fields(target)))
     for target, of_target in added:
         if of_target:
             parts.append(f"### `{target['alias']}`: additional fields\n")
-            parts.append(fields.table(target["alias"], of_target))
+            parts.append(fields.table(of_target))
     parts += ["## Fields\n", *fields.sections()]
     if goals:
         parts.append("## Goals\n")
@@ -112,6 +112,13 @@ def render(found: Help) -> str:
             parts.append(f"### `[{scope['scope']}]`\n\n{scope['description'].strip()}\n")
             parts += _options(scope)
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _fields(target: Help) -> List[Help]:
+    """The fields of a target as it has them, and then those of plugins, which Pants has unsorted."""
+    own = [field for field in target["fields"] if not field["provider"]]
+    added = [field for field in target["fields"] if field["provider"]]
+    return own + sorted(added, key=lambda field: str(field["alias"]))
 
 
 class Fields:
@@ -134,7 +141,7 @@ class Fields:
         same_name.sort(key=lambda other: (-len(self._users[other]), self._users[other]))
         return anchor if same_name[0] == key else f"{anchor}-{self._users[key][0]}"
 
-    def table(self, alias: str, fields: Sequence[Help]) -> str:
+    def table(self, fields: Sequence[Help]) -> str:
         rows = ["| field | type | default |", "|---|---|---|"]
         for field in fields:
             name = f"[`{field['alias']}`](#{self._anchor(self._key(field))})"
