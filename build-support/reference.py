@@ -115,7 +115,7 @@ def render(found: Help) -> str:
 
 
 def _fields(target: Help) -> List[Help]:
-    """The fields of a target as it has them, and then those of plugins, which Pants has unsorted."""
+    """The fields of a target as it has them, and then those of plugins, sorted."""
     own = [field for field in target["fields"] if not field["provider"]]
     added = [field for field in target["fields"] if field["provider"]]
     return own + sorted(added, key=lambda field: str(field["alias"]))
