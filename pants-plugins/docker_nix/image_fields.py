@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, ClassVar, Iterable, Mapping, Optional, Tuple
+from typing import Any, ClassVar, Dict, Iterable, Mapping, Optional, Tuple
 
 from pants.engine.addresses import Address
 from pants.engine.target import (
@@ -27,6 +27,7 @@ from docker_nix.assemble.image_config import (
     ConfigError,
     check_config,
     check_created,
+    default_image_name,
     is_image_name,
     is_image_tag,
     is_unicode,
@@ -65,6 +66,7 @@ def check_choice(alias: str, address: Address, value: str, choices: Iterable[str
 
 class ImageNameField(StringField):
     alias = "image_name"
+    value: str
     help = help_text(
         """
         The repository name of the image, such as `team/app`, in lower case (upper case is lowered).
@@ -75,9 +77,12 @@ class ImageNameField(StringField):
     )
 
     @classmethod
-    def compute_value(cls, raw_value: Optional[str], address: Address) -> Optional[str]:
+    def compute_value(cls, raw_value: Optional[str], address: Address) -> str:
         value = super().compute_value(raw_value, address)
-        if value is not None and not is_image_name(value.lower()):
+        if value is None:
+            target_name = address.generated_name or address.target_name
+            return default_image_name(address.spec_path, target_name + address.parameters_repr)
+        if not is_image_name(value.lower()):
             raise invalid(
                 cls.alias,
                 address,
@@ -85,7 +90,7 @@ class ImageNameField(StringField):
                 "Use letters, digits, single `.`, `_` or `-` between them, and `/`, without a tag "
                 "(tags go into 'image_tags').",
             )
-        return value.lower() if value is not None else None
+        return value.lower()
 
 
 class ImageTagsField(StringSequenceField):
@@ -201,7 +206,7 @@ class ImageConfigField(Field):
         """
         The configuration a container starts with, spelled as in the OCI image spec: `Cmd`,
         `Entrypoint`, `Env`, `ExposedPorts`, `Healthcheck`, `Labels`, `StopSignal`, `User`,
-        `Volumes`, `WorkingDir`. For example:
+        `Volumes`, `WorkingDir`. What is not set is as in the base image. For example:
 
             config={
                 "Entrypoint": ["/bin/app"],
@@ -218,7 +223,7 @@ class ImageConfigField(Field):
 
     @classmethod
     def compute_value(
-        cls, raw_value: Optional[Any], address: Address
+        cls, raw_value: Optional[Dict[str, Any]], address: Address
     ) -> Optional[FrozenDict[str, Any]]:
         value = super().compute_value(raw_value, address)
         if value is None:
@@ -300,7 +305,7 @@ class ExtraCommandsField(_ScriptField):
         `set -e`, without root. What they create, change, delete and the modes they set is kept.
 
         `PATH` is `/usr/local/bin:/usr/bin:/bin`, with the programs of `tools` before it; the umask
-        is 022; there is no network promise. `{store_path[ADDRESS]}` is replaced by a target's
+        is 022; do not count on a network. `{store_path[ADDRESS]}` is replaced by a target's
         store path, which becomes part of the image; while the commands run, its files can be read
         below `$STORE_ROOT`, as in `cp "$STORE_ROOT{store_path[src/conf]}/app.conf" etc/`. Other
         braces are left to the shell.
@@ -564,7 +569,14 @@ class MaxLayersField(IntField):
 
 
 class ImageDependenciesField(Dependencies):
-    pass
+    help = help_text(
+        f"""
+        Addresses of targets that this one depends on, beside those that its other fields name.
+
+        They do not go into the image: what does is listed in `contents`. They make
+        `{bin_name()} dependents` and `--changed-dependents` count this target in when they change.
+        """
+    )
 
 
 class IncludeNixDbField(BoolField):

@@ -11,6 +11,7 @@ from docker_nix.assemble import rules as assemble
 from docker_nix.base import rules as base
 from docker_nix.export import rules as export
 from docker_nix.layer import rules as layer
+from docker_nix.look import rules as look
 from docker_nix.pull import rules as pull
 from docker_nix.resolve import image_contents
 from docker_nix.resolve import rules as resolve
@@ -43,4 +44,5 @@ def rules() -> Iterable[object]:
         *assemble.rules(),
         *package.rules(),
         *export.rules(),
+        *look.rules(),
     ]

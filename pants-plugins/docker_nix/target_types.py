@@ -177,6 +177,8 @@ class DockerNixExportTarget(Target):
         The root file system of an image as one tar: all layers applied in order, without what they
         delete.
 
+            docker_nix_export(name="rootfs", from_image=":image")
+
         The tar is reproducible: names are sorted, times are one second after the epoch, owners are
         numbers. It can be the `contents` of another image, which then has it as one store path.
         """

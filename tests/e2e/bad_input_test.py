@@ -112,7 +112,7 @@ def script(name: str, text: str, output: str) -> Case:
         name,
         f"extra_commands={text!r}",
         f"DockerNixError: The target {name}:img cannot be built. Packing a layer of links to the "
-        f"contents failed.\n\n{output}",
+        f"contents after extra_commands failed.\n\n{output}",
     )
 
 

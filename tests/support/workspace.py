@@ -146,7 +146,7 @@ class Repo:
 def checkout(root: Path) -> None:
     """A copy of this project at `root`, as a fresh clone has it."""
     ignore = shutil.ignore_patterns("__pycache__", "dist", ".*")
-    for name in ("3rdparty", "build-support", "pants-plugins", "src"):
+    for name in ("3rdparty", "build-support", "docs", "pants-plugins", "src"):
         shutil.copytree(PROJECT / name, root / name, ignore=ignore)
     for name in ("BUILD", "pants", "pants.toml"):
         shutil.copy(PROJECT / name, root / name)

@@ -36,6 +36,7 @@ from docker_nix.image_fields import OutputFormatField
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.output_path import checked_output_path
 from docker_nix.pull.rules import PullFieldSet
+from docker_nix.sizes import size_text
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ async def package_image(request: PackageImageRequest) -> BuiltPackage:
                 extra_log_lines=(
                     *(f"  image: {name.full}" for name in _names(image)),
                     f"  image ID: {image.image_id}",
-                    f"  {len(image.layers)} layers, {size / 1e6:.1f} MB",
+                    f"  {len(image.layers)} layers, {size_text(size)}",
                     f"  load it with (in the distdir): {load}",
                 ),
             ),

@@ -21,7 +21,6 @@ from docker_nix.assemble.image_config import (
     CREATED_DEFAULT,
     HistoryEntry,
     Platform,
-    default_image_name,
     image_config_json,
     to_json_bytes,
 )
@@ -407,7 +406,6 @@ def _history(layer: ImageLayer) -> Dict[str, Any]:
 
 async def _image(field_set: ImageFieldSet, parts: Parts, own: Sequence[ImageLayer]) -> BuiltImage:
     """The image of the base's layers and its own."""
-    address = field_set.address
     created = field_set.created.value
     if created == "now":
         created = (await Get(BuildTime, BuildTimeRequest())).value
@@ -426,10 +424,8 @@ async def _image(field_set: ImageFieldSet, parts: Parts, own: Sequence[ImageLaye
         history=[*history, *(_history(layer) for layer in own)],
     )
     descriptor = Descriptor.of(CONFIG_TYPE, config_json)
-    target_name = address.generated_name or address.target_name
     return BuiltImage(
-        field_set.image_name.value
-        or default_image_name(address.spec_path, target_name + address.parameters_repr),
+        field_set.image_name.value,
         field_set.image_tags.value or (descriptor.digest.partition(":")[2][:32],),
         parts.platform,
         config_json,

@@ -26,6 +26,7 @@ from docker_nix.build_platform import default_platform
 from docker_nix.errors import DockerNixError
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.output_path import checked_output_path
+from docker_nix.sizes import size_text
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ async def export_image(field_set: ExportFieldSet, build_platform: BuildPlatform)
     digest = await Get(Digest, CreateDigest([FileEntry(path, tar.file_digest)]))
     size = tar.file_digest.serialized_bytes_length
     return BuiltPackage(
-        digest, (BuiltPackageArtifact(path, extra_log_lines=(f"  {size / 1e6:.1f} MB",)),)
+        digest, (BuiltPackageArtifact(path, extra_log_lines=(f"  {size_text(size)}",)),)
     )
 
 

@@ -33,6 +33,7 @@ from docker_nix.layer.links import Entry, Link
 from docker_nix.layer.store_path_info import StorePathInfo
 from docker_nix.layer.tool_process import ToolResult, ToolRun
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
+from docker_nix.sizes import size_text
 from docker_nix.subsystem import DockerNixSubsystem
 
 _MIB = 1024 * 1024
@@ -124,9 +125,16 @@ class BuiltLayer:
 
 @dataclass(frozen=True)
 class _PackInput:
+    """What goes into a layer's process.
+
+    :param size: of all files in bytes, with archives packed as they are.
+    :param unpacked_size: the same with archives unpacked, roughly.
+    """
+
     spec: List[Dict[str, Any]]
     digests: List[Digest]
     size: int
+    unpacked_size: int
     runtimes: FrozenDict[str, Digest]
 
 
@@ -163,10 +171,10 @@ def _numbered_files(entries: Sequence[Entry], directory: str) -> CreateDigest:
 
 async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
     """The store paths as the tool's spec has them, with their trees below `in/`."""
-    trees = [obj for obj in objects if not obj.unpack]
-    listings = await MultiGet(Get(Listing, ListingRequest(obj.digest, None)) for obj in trees)
-    entries = {obj.path: listing.entries for obj, listing in zip(trees, listings)}
-    deep = [obj for obj in trees if _is_deep(entries[obj.path])]
+    listings = await MultiGet(Get(Listing, ListingRequest(obj.digest, None)) for obj in objects)
+    entries = {obj.path: listing.entries for obj, listing in zip(objects, listings)}
+    sizes = [sum(entry.size for entry in listing.entries) for listing in listings]
+    deep = [obj for obj in objects if not obj.unpack and _is_deep(entries[obj.path])]
     shallow_digests = await MultiGet(
         Get(Digest, AddPrefix(obj.digest, f"in/{obj.base_name}"))
         for obj in objects
@@ -177,15 +185,12 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
         for obj in deep
     )
     spec: List[Dict[str, Any]] = []
-    size = 0
     runtimes: Dict[str, Digest] = {}
     for obj in objects:
         path: Dict[str, Any] = {"name": obj.base_name}
         if obj.unpack:
-            size += 3 * obj.digest.serialized_bytes_length
             path.update({"source": "archive", "file": "archive", "format": obj.unpack})
         else:
-            size += sum(entry.size for entry in entries[obj.path])
             path.update({"source": "tree", "entries": _tool_entries(entries[obj.path])})
         if obj.bytecode:
             runtime = obj.bytecode.runtime
@@ -195,7 +200,14 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
                 f"{_PYTHON_RUNTIMES}/{runtime.fingerprint}/runtime",
             ]
         spec.append(path)
-    return _PackInput(spec, [*shallow_digests, *deep_digests], size, FrozenDict(runtimes))
+    unpacked_size = sum(3 * size if obj.unpack else size for obj, size in zip(objects, sizes))
+    return _PackInput(
+        spec,
+        [*shallow_digests, *deep_digests],
+        sum(sizes),
+        unpacked_size,
+        FrozenDict(runtimes),
+    )
 
 
 def _database_spec(database: NixDatabase, objects: Tuple[StoreObject, ...]) -> Dict[str, Any]:
@@ -235,12 +247,21 @@ def _libraries(request: LayerRequest, objects: Tuple[StoreObject, ...]) -> Tuple
     return tuple(sorted(libraries))
 
 
-def _description(request: LayerRequest) -> str:
+def _description(request: LayerRequest, size: int) -> str:
+    """What the user sees while the process runs, and in its errors. It is in no cache key."""
     names = [obj.base_name.partition("-")[2] for obj in request.objects]
-    if request.root:
+    root = request.root
+    if root:
         names.append("links to the contents")
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Packing a layer of {shown or 'nothing'}"
+    packed = f" ({size_text(size)})" if size else ""
+    scripts = []
+    if root and root.root_script and root.root_script.text:
+        scripts.append("run_as_root")
+    if root and root.script is not None:
+        scripts.append("extra_commands")
+    after = f" after {' and '.join(scripts)}" if scripts else ""
+    return f"Packing a layer of {shown or 'nothing'}{after}{packed}"
 
 
 @rule(desc="Pack a layer", level=LogLevel.DEBUG)
@@ -306,9 +327,9 @@ async def pack_layer(
             input_digest,
             ("layer.blob", "layer.json"),
             _libraries(request, objects),
-            cores=max(1, min(64, packed.size // (8 * _MIB))),
+            cores=max(1, min(64, packed.unpacked_size // (8 * _MIB))),
             immutable_inputs=FrozenDict(immutable_inputs),
-            description=_description(request),
+            description=_description(request, packed.size),
         ),
     )
     entries, metadata = await MultiGet(

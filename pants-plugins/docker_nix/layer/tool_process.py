@@ -96,6 +96,7 @@ class ToolRun:
     :param outputs: the files the command writes.
     :param output_directories: the directories it writes.
     :param cores: how many cores the command can make use of.
+    :param cache_scope: how long a result may be used, where it is not for ever.
     """
 
     command: str
@@ -106,6 +107,7 @@ class ToolRun:
     cores: int = 1
     immutable_inputs: FrozenDict[str, Digest] = FrozenDict()
     output_directories: Tuple[str, ...] = ()
+    cache_scope: ProcessCacheScope = ProcessCacheScope.SUCCESSFUL
     description: str = field(default="", compare=False)
 
 
@@ -216,6 +218,7 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
             output_directories=run.output_directories,
             concurrency_available=run.cores if threads else 0,
             remote_cache_speculation_delay_millis=_CACHE_HEAD_START_MILLIS,
+            cache_scope=run.cache_scope,
             description=run.description,
             level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,
         ),

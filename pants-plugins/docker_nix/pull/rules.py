@@ -40,6 +40,7 @@ from docker_nix.errors import DockerNixError, field_error
 from docker_nix.image_fields import ArchitectureField, OsField, OutputFormatField, VariantField
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.pull import access
+from docker_nix.sizes import size_text
 from docker_nix.subsystem import DockerNixSubsystem
 
 # What skopeo and credential helpers go by.
@@ -217,7 +218,7 @@ async def pull_layers(image: RegistryImage, _: RegistryAccess) -> PulledLayers:
             EMPTY_DIGEST,
             tuple(f"layers/{name}{ending}" for name in names for ending in ("", ".json")),
             libraries_to_read(layer.compression for layer in image.layers),
-            description=f"Pulling {len(names)} layers ({size / 1e6:.1f} MB) of {image.name}",
+            description=f"Pulling {len(names)} layers ({size_text(size)}) of {image.name}",
         ),
     )
     return PulledLayers(result.digest)

@@ -16,6 +16,7 @@ COMMANDS = {
     "layer-index": ("layer_index", "main"),
     "split-archive": ("image_archive", "main"),
     "pull-manifest": ("pull", "pull_manifest"),
+    "read-image": ("pull", "read_image"),
     "pull-layers": ("pull", "pull_layers"),
     "export": ("export", "main"),
     "docker-archive": ("docker_archive", "main"),

@@ -1,13 +1,15 @@
 """The commands `pull-manifest` and `pull-layers`: an image from a registry, by digest.
 
 Both verify all they write against the digests they are given. How to access the registry is not in
-their specs (see `skopeo`), so the same image is the same process on every machine.
+their specs (see `skopeo`), so the same image is the same process on every machine. `read-image` is
+`pull-manifest` for a tag, too, and so no process whose result may be kept.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from typing import Callable
 
 from docker_nix.layer.tool.errors import ToolError
@@ -22,7 +24,7 @@ from docker_nix.layer.tool.oci_types import (
     parse_digest,
     parse_manifest,
 )
-from docker_nix.layer.tool.skopeo import Skopeo, read_access
+from docker_nix.layer.tool.skopeo import Skopeo, full_name, is_digest, read_access
 
 MANIFEST, CONFIG, LAYERS, SCRATCH = "manifest.json", "config.json", "layers", "scratch"
 # An index may list indexes; more than this is no image, but a mistake.
@@ -37,7 +39,19 @@ def pull_manifest(args: list[str], lib_dir: str) -> None:
     chooses from an index. Raises `ToolError`, and then leaves no output.
     """
     spec = _read_spec(args, "pull-manifest")
-    _run(lambda: _pull_manifest(spec), (MANIFEST, CONFIG))
+    _run(lambda: _pull_manifest(spec, spec["digest"]), (MANIFEST, CONFIG))
+
+
+def read_image(args: list[str], lib_dir: str) -> None:
+    """The command `read-image SPEC`: as `pull-manifest`, for what an image's name says at present.
+
+    Instead of `digest` the spec has `reference`, a digest or a tag.
+    """
+    if len(args) != 1:
+        raise ToolError("usage: read-image SPEC")
+    with open(args[0], encoding="utf-8") as file:
+        spec: Json = json.load(file)
+    _run(lambda: _pull_manifest(spec, spec["reference"]), (MANIFEST, CONFIG))
 
 
 def pull_layers(args: list[str], lib_dir: str) -> None:
@@ -79,10 +93,10 @@ def _run(pull: Callable[[], None], outputs: tuple[str, ...]) -> None:
         rmtree(SCRATCH, ignore_errors=True)
 
 
-def _pull_manifest(spec: Json) -> None:
+def _pull_manifest(spec: Json, reference: str) -> None:
     skopeo = Skopeo(spec["image"], read_access(), SCRATCH)
     platform = Platform.of(spec["platform"])
-    data, manifest, digest = _resolve(skopeo, spec["image"], spec["digest"], platform)
+    data, manifest, digest = _resolve(skopeo, spec["image"], reference, platform)
     what = f"{spec['image']}@{digest}"
     config = skopeo.config(digest)
     manifest.config.check(config, f"the config of {what}")
@@ -93,18 +107,21 @@ def _pull_manifest(spec: Json) -> None:
 
 
 def _resolve(
-    skopeo: Skopeo, image: str, digest: str, platform: Platform
+    skopeo: Skopeo, image: str, reference: str, platform: Platform
 ) -> tuple[bytes, Manifest, str]:
-    """The manifest that the digest leads to: its bytes, what they say, and its own digest."""
+    """The manifest that the digest or tag leads to: its bytes, what they say, and its digest."""
     for _ in range(1 + _MAX_INDEXES):
-        what = f"{image}@{digest}"
-        data = skopeo.manifest(digest)
-        check_digest(data, digest, what)
+        what = full_name(image, reference)
+        data = skopeo.manifest(reference)
+        if is_digest(reference):
+            check_digest(data, reference, what)
         document = parse_manifest(data, what)
         if isinstance(document, Manifest):
-            return data, document, digest
-        digest = choose(document, platform, what).digest
-    raise ToolError(f"{image}@{digest}: it is an index in an index in an index, and no image")
+            # Even if the tag is moved meanwhile, what belongs to this manifest is read.
+            return data, document, f"sha256:{sha256(data).hexdigest()}"
+        reference = choose(document, platform, what).digest
+    what = full_name(image, reference)
+    raise ToolError(f"{what}: it is an index in an index in an index, and no image")
 
 
 def _pull_layers(spec: Json, lib_dir: str) -> None:

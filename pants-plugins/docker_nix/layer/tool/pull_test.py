@@ -103,6 +103,30 @@ def test_outputs() -> None:
     assert sorted(os.listdir()) == ["config.json", "layers", "manifest.json", "spec.json"]
 
 
+def read(reference: str) -> None:
+    spec = {"image": IMAGE, "reference": reference, "platform": PLATFORM}
+    Path("spec.json").write_text(json.dumps(spec))
+    pull.read_image(["spec.json"], "")
+
+
+def test_what_a_tag_names(answers: Path) -> None:
+    """Whatever that is now; its configuration must still be its own."""
+    for data in (MANIFEST, MANIFEST + b"\n"):
+        (answers / "manifest").write_bytes(data)
+        read("v1")
+        assert Path("manifest.json").read_bytes() == data
+        assert Path("config.json").read_bytes() == CONFIG
+    with pytest.raises(ToolError, match=f"{IMAGE}@.*: the digest is .*, not .*nothing was kept"):
+        read(sha256(MANIFEST))
+    (answers / "config").write_bytes(CONFIG.replace(b"linux", b"Linux"))
+    with pytest.raises(ToolError, match=f"the config of {IMAGE}@.*, not .*; nothing was kept"):
+        read("v1")
+    (answers / "manifest").write_bytes(b"<html>")
+    with pytest.raises(ToolError, match=f"{IMAGE}:v1: it is not JSON"):
+        read("v1")
+    assert os.listdir() == ["spec.json"]
+
+
 def test_changed_manifest_or_config(answers: Path) -> None:
     (answers / "config").write_bytes(CONFIG.replace(b"linux", b"Linux"))
     with pytest.raises(ToolError, match=f"the config of {IMAGE}@.*, not .*; nothing was kept"):
@@ -147,5 +171,7 @@ def test_digests_that_are_none() -> None:
 def test_usage() -> None:
     with pytest.raises(ToolError, match="usage: pull-manifest SPEC"):
         pull.pull_manifest([], "")
+    with pytest.raises(ToolError, match="usage: read-image SPEC"):
+        pull.read_image([], "")
     with pytest.raises(ToolError, match="usage: pull-layers SPEC"):
         pull.pull_layers(["a", "b"], "")

@@ -142,9 +142,9 @@ class Skopeo:
         self._auth_options = self._find_auth_options()
         self._program = self._find()
 
-    def manifest(self, digest: str) -> bytes:
-        """The manifest or index with this digest."""
-        return self._inspect(["--raw"], digest)
+    def manifest(self, reference: str) -> bytes:
+        """The manifest or index with this digest or tag."""
+        return self._inspect(["--raw"], reference)
 
     def config(self, digest: str) -> bytes:
         """The config of the image whose manifest has this digest."""
@@ -158,13 +158,13 @@ class Skopeo:
         command += [self._source(digest), f"dir:{os.path.abspath(directory)}"]
         self._run(command, digest, self._timeout)
 
-    def _inspect(self, what: list[str], digest: str) -> bytes:
+    def _inspect(self, what: list[str], reference: str) -> bytes:
         command = ["inspect", *what, "--retry-times", "3", *self._tls_options, *self._auth_options]
-        command.append(self._source(digest))
-        return self._run(command, digest, min(self._timeout, _MANIFEST_SECONDS))
+        command.append(self._source(reference))
+        return self._run(command, reference, min(self._timeout, _MANIFEST_SECONDS))
 
-    def _source(self, digest: str) -> str:
-        return f"docker://{self._image}@{digest}"
+    def _source(self, reference: str) -> str:
+        return f"docker://{full_name(self._image, reference)}"
 
     def _find_tls_options(self, settings: RegistryAccess) -> list[str]:
         options = []
@@ -212,15 +212,15 @@ class Skopeo:
             )
         return program
 
-    def _run(self, command: list[str], digest: str, seconds: int) -> bytes:
+    def _run(self, command: list[str], reference: str, seconds: int) -> bytes:
         options = [f"--command-timeout={seconds}s", f"--tmpdir={self._scratch}"]
         code, output, errors = self._skopeo([*options, *command], seconds)
         if code and _lacks_policy(errors):
             # As with Docker, no policy means that signatures are not asked for.
             code, output, errors = self._skopeo(["--insecure-policy", *options, *command], seconds)
         if code:
-            reason = explain(code, self._without_secrets(errors), self._image, digest, seconds)
-            raise ToolError(f"cannot pull {self._image}@{digest}: {reason}")
+            reason = explain(code, self._without_secrets(errors), self._image, reference, seconds)
+            raise ToolError(f"cannot pull {full_name(self._image, reference)}: {reason}")
         return output
 
     def _skopeo(self, arguments: list[str], seconds: int) -> tuple[int, bytes, str]:
@@ -251,6 +251,16 @@ def _check_certificates(ca_file: str, host: str) -> None:
     )
 
 
+def is_digest(reference: str) -> bool:
+    """Whether a reference to an image is a digest, and not a tag, which can have no colon."""
+    return ":" in reference
+
+
+def full_name(image: str, reference: str) -> str:
+    """`IMAGE@DIGEST` or `IMAGE:TAG`."""
+    return f"{image}@{reference}" if is_digest(reference) else f"{image}:{reference}"
+
+
 def registry_of(image: str) -> str:
     """The registry that an image's name begins with, or else, as everywhere, Docker Hub."""
     first, slash, _ = image.partition("/")
@@ -270,8 +280,9 @@ def _lacks_policy(errors: str) -> bool:
     )
 
 
-# Pattern in skopeo's message -> what is wrong. The words in braces are `host`, `image`, `digest`,
-# `seconds`, and `said`, the text that the pattern found. The first that fits is taken.
+# Pattern in skopeo's message -> what is wrong. The words in braces are `host`, `image`, `kind` of
+# the reference (digest or tag), `seconds`, and `said`, the text that the pattern found. The first
+# that fits is taken.
 _LOG_IN = "log in with `docker login {host}` or `skopeo login {host}`"
 _SETTINGS = "in [docker-nix].registries"
 _CAUSES = (
@@ -307,7 +318,7 @@ _CAUSES = (
     ),
     (
         r"(?i)manifest unknown|name unknown|\b404\b|blob unknown",
-        "{host} has no such image ({said}); check the repository and the digest",
+        "{host} has no such image ({said}); check the repository and the {kind}",
     ),
     (
         r"(HTTP status:|status code from registry|StatusCode:) 5\d\d.*",
@@ -336,7 +347,7 @@ _CAUSES = (
 )
 
 
-def explain(code: int, errors: str, image: str, digest: str, seconds: int) -> str:
+def explain(code: int, errors: str, image: str, reference: str, seconds: int) -> str:
     """What is wrong and what to do, in one line, where skopeo ended with `code` and said `errors`.
 
     A negative code is the signal that ended it.
@@ -347,7 +358,7 @@ def explain(code: int, errors: str, image: str, digest: str, seconds: int) -> st
     host, repository = registry_of(image), image.partition("/")[2]
     names = {
         "\ue000": image,
-        "\ue001": digest,
+        "\ue001": reference,
         "\ue002": f"/{repository or image}/",
         "\ue003": host,
     }
@@ -360,7 +371,8 @@ def explain(code: int, errors: str, image: str, digest: str, seconds: int) -> st
             said = match[0].strip(" :,")
             for mark, name in names.items():
                 said = said.replace(mark, name)
-            return cause.format(host=host, image=image, digest=digest, seconds=seconds, said=said)
+            kind = "digest" if is_digest(reference) else "tag"
+            return cause.format(host=host, image=image, kind=kind, seconds=seconds, said=said)
     if code < 0:
         return f"skopeo was ended by signal {-code}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]

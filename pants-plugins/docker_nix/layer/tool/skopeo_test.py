@@ -277,6 +277,9 @@ def test_names_without_a_registry(fake: FakeSkopeo, tmp_path: Path) -> None:
 
 
 def test_explanation_without_a_message() -> None:
+    unknown = 'level=fatal msg="reading manifest: manifest unknown"'
+    assert explain(1, unknown, IMAGE, DIGEST, 60).endswith("check the repository and the digest")
+    assert explain(1, unknown, IMAGE, "v1", 60).endswith("check the repository and the tag")
     assert explain(-9, "", IMAGE, DIGEST, 60) == "skopeo was ended by signal 9"
     text = explain(2, "one\n\n  two \nthree\nfour\n", IMAGE, DIGEST, 60)
     assert text == "skopeo failed with exit code 2: two | three | four"
