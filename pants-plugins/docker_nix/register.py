@@ -19,6 +19,7 @@ from docker_nix.target_types import (
     DockerNixImageTarget,
     DockerNixLayeredTarget,
     DockerNixPullTarget,
+    NixPackageTarget,
 )
 
 
@@ -28,6 +29,7 @@ def target_types() -> Iterable[Type[Target]]:
         DockerNixImageTarget,
         DockerNixLayeredTarget,
         DockerNixPullTarget,
+        NixPackageTarget,
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from pants.core.util_rules.system_binaries import (
@@ -31,7 +31,9 @@ from docker_nix.errors import DockerNixError
 from docker_nix.layer import native_libraries, tool_process
 from docker_nix.layer.links import Entry, Link
 from docker_nix.layer.store_path_info import StorePathInfo
-from docker_nix.layer.tool_process import ToolResult, ToolRun
+from docker_nix.layer.tool.nix_store import MISSING
+from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
+from docker_nix.resolve.nix.types import NixPath, Realised, RealiseRequest
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
 from docker_nix.subsystem import DockerNixSubsystem
 
@@ -160,14 +162,14 @@ def _numbered_files(entries: Sequence[Entry], directory: str) -> CreateDigest:
 
 async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
     """The store paths as the tool's spec has them, with their trees below `in/`."""
-    trees = [obj for obj in objects if not obj.unpack]
+    trees = [obj for obj in objects if not obj.unpack and not obj.nix]
     listings = await MultiGet(Get(Listing, ListingRequest(obj.digest, None)) for obj in trees)
     entries = {obj.path: listing.entries for obj, listing in zip(trees, listings)}
     deep = [obj for obj in trees if _is_deep(entries[obj.path])]
     shallow_digests = await MultiGet(
         Get(Digest, AddPrefix(obj.digest, f"in/{obj.base_name}"))
         for obj in objects
-        if obj not in deep
+        if obj not in deep and not obj.nix
     )
     deep_digests = await MultiGet(
         Get(Digest, CreateDigest, _numbered_files(entries[obj.path], f"in/{obj.base_name}"))
@@ -176,7 +178,10 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
     spec: List[Dict[str, Any]] = []
     size = 0
     for obj in objects:
-        if obj.unpack:
+        if obj.nix:
+            size += obj.nix.nar_size
+            spec.append({"name": obj.base_name, "source": "nix", "nar_hash": obj.nix.nar_hash})
+        elif obj.unpack:
             size += 3 * obj.digest.serialized_bytes_length
             spec.append(
                 {
@@ -243,6 +248,21 @@ def _description(request: LayerRequest) -> str:
     return f"Packing a layer of {shown or 'nothing'}"
 
 
+async def _packed(run: ToolRun, objects: Tuple[StoreObject, ...]) -> ToolResult:
+    """Runs it. A path that has gone from the Nix store since Nix was asked is realised again."""
+    lost: Dict[str, NixPath] = {obj.path: obj.nix for obj in objects if obj.nix}
+    while True:
+        try:
+            return await Get(ToolResult, ToolRun, run)
+        except ToolFailed as e:
+            missing = [path for path in lost if f"{path} {MISSING}" in e.output]
+            if not missing:
+                raise
+        info = lost.pop(missing[0])
+        await Get(Realised, RealiseRequest(info.query, missing[0], info.nar_hash))
+        run = replace(run, attempt=run.attempt + 1)
+
+
 @rule(desc="Pack a layer", level=LogLevel.DEBUG)
 async def pack_layer(
     request: LayerRequest, options: DockerNixSubsystem.EnvironmentAware
@@ -297,8 +317,7 @@ async def pack_layer(
             spec["root"]["path"] = shims.cache_name
     input_digest = await Get(Digest, MergeDigests(digests))
     objects = request.objects + (root.script_store if root else ())
-    result = await Get(
-        ToolResult,
+    result = await _packed(
         ToolRun(
             "pack",
             json.dumps(spec, sort_keys=True, separators=(",", ":")).encode(),
@@ -307,8 +326,10 @@ async def pack_layer(
             _libraries(request, objects),
             cores=max(1, min(64, packed.size // (8 * _MIB))),
             immutable_inputs=FrozenDict(immutable_inputs),
+            local=any(obj.nix for obj in objects),
             description=_description(request),
         ),
+        objects,
     )
     entries, metadata = await MultiGet(
         Get(DigestEntries, Digest, result.digest),

@@ -28,6 +28,8 @@ from pants.engine.process import (
     ProcessCacheScope,
     ProcessResult,
 )
+from pants.engine.process import ProcessExecutionEnvironment as ExecutionEnvironment
+from pants.engine.platform import Platform
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
@@ -45,7 +47,7 @@ _PACKAGE = "docker_nix.layer.tool"
 # After a miss or an error it waits no longer; this is for a cache that is slow to answer.
 _CACHE_HEAD_START_MILLIS = 10_000
 # The commands that may take long, and so are shown as they run.
-_SHOWN = ("pack", "pull-layers", "export")
+_SHOWN = ("pack", "pull-layers", "export", "nix-closure")
 
 # Writes the first interpreter that works to the cache, in one step, so that a process that starts
 # at the same time sees the old one or the new one.
@@ -96,6 +98,11 @@ class ToolRun:
     :param outputs: the files the command writes.
     :param output_directories: the directories it writes.
     :param cores: how many cores the command can make use of.
+    :param local: whether it must run on this machine, even where processes run elsewhere; its
+        result may come from a cache all the same.
+    :param cache_scope: how long its result holds.
+    :param attempt: a number to run it again in one run of Pants after it failed. No part of its
+        cache key.
     """
 
     command: str
@@ -106,6 +113,9 @@ class ToolRun:
     cores: int = 1
     immutable_inputs: FrozenDict[str, Digest] = FrozenDict()
     output_directories: Tuple[str, ...] = ()
+    local: bool = False
+    cache_scope: ProcessCacheScope = ProcessCacheScope.SUCCESSFUL
+    attempt: int = 0
     description: str = field(default="", compare=False)
 
 
@@ -196,6 +206,17 @@ async def prepare_tool(request: LayerToolRequest) -> LayerTool:
     return LayerTool(digest)
 
 
+def _this_machine() -> ExecutionEnvironment:
+    """That of a local process, which Pants takes for a parameter where it is given."""
+    return ExecutionEnvironment(
+        environment_name=None,
+        platform=Platform.create_for_localhost().value,
+        docker_image=None,
+        remote_execution=False,
+        remote_execution_extra_platform_properties=[],
+    )
+
+
 @rule
 async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
     tool, spec = await MultiGet(
@@ -205,21 +226,26 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
     input_digest = await Get(Digest, MergeDigests((spec, run.input_digest)))
     # The number of cores is put into argv when the process starts: the key has the placeholder.
     threads = ("--threads", "{pants_concurrency}") if run.command == "pack" else ()
-    result = await Get(
-        FallibleProcessResult,
-        Process(
-            ("/bin/sh", f"{_TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
-            input_digest=input_digest,
-            immutable_input_digests={_TOOL_DIR: tool.digest, **run.immutable_inputs},
-            append_only_caches=_CACHES,
-            output_files=run.outputs,
-            output_directories=run.output_directories,
-            concurrency_available=run.cores if threads else 0,
-            remote_cache_speculation_delay_millis=_CACHE_HEAD_START_MILLIS,
-            description=run.description,
-            level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,
-        ),
+    process = Process(
+        ("/bin/sh", f"{_TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
+        input_digest=input_digest,
+        immutable_input_digests={_TOOL_DIR: tool.digest, **run.immutable_inputs},
+        append_only_caches=_CACHES,
+        output_files=run.outputs,
+        output_directories=run.output_directories,
+        concurrency_available=run.cores if threads else 0,
+        # Pants does not run the same process twice in one run, and this is in no cache key.
+        remote_cache_speculation_delay_millis=_CACHE_HEAD_START_MILLIS + run.attempt,
+        cache_scope=run.cache_scope,
+        description=run.description,
+        level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,
     )
+    if run.local:
+        result = await Get(
+            FallibleProcessResult, {process: Process, _this_machine(): ExecutionEnvironment}
+        )
+    else:
+        result = await Get(FallibleProcessResult, Process, process)
     if result.exit_code != 0:
         output = result.stderr.decode(errors="replace").strip()
         raise ToolFailed(run.description, output)

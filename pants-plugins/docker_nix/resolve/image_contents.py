@@ -174,7 +174,12 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
     closure = StoreClosure(visible.roots, StoreClosure.merge([visible, referred]).objects)
 
     listings = await MultiGet(
-        Get(Listing, ListingRequest(obj.digest, obj.unpack, obj.origin if obj.unpack else None))
+        Get(
+            Listing,
+            ListingRequest(
+                obj.digest, obj.unpack, obj.origin if obj.unpack else None, nix=obj.nix
+            ),
+        )
         for obj in closure.objects
     )
     roots = set(closure.roots)

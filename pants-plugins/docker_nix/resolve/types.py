@@ -14,6 +14,7 @@ from pants.util.frozendict import FrozenDict
 
 from docker_nix.layer.links import Entry
 from docker_nix.resolve import store_path
+from docker_nix.resolve.nix.types import NixPath
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class StoreObject:
     :param path: `/nix/store/<hash>-<name>`.
     :param digest: a tree, or a single file named `archive` where `unpack` is set.
     :param unpack: the format of the archive, one of ARCHIVE_FORMATS.
-    :param references: full paths of the other store paths it refers to, sorted.
+    :param references: full paths of the store paths it refers to, sorted; itself only in Nix.
     :param origin: the target it came from, for messages only.
+    :param nix: for a path of the machine's Nix store, whose digest is empty, what Nix says of it.
     """
 
     path: str
@@ -32,6 +34,7 @@ class StoreObject:
     unpack: Optional[str] = None
     references: Tuple[str, ...] = ()
     origin: Optional[Address] = field(default=None, compare=False)
+    nix: Optional[NixPath] = None
 
     @classmethod
     def from_pants(
@@ -88,7 +91,10 @@ class StoreClosure:
         for closure in closures:
             roots.update(dict.fromkeys(closure.roots))
             for obj in closure.objects:
-                objects.setdefault(obj.path, obj)
+                # Of a Nix path, only the target that has it as a root knows the entries.
+                known = objects.setdefault(obj.path, obj)
+                if known.nix and obj.nix and obj.nix.entries and not known.nix.entries:
+                    objects[obj.path] = obj
         return cls(tuple(roots), tuple(objects.values()), own)
 
 
@@ -127,12 +133,14 @@ class ListingRequest:
 
     :param origin: where an archive comes from, for messages.
     :param hashes: whether the files of an archive need their SHA-256. Those of a tree have it.
+    :param nix: for a path of a Nix store, what is known of it, which is all that is needed.
     """
 
     digest: Digest
     unpack: Optional[str]
     origin: Optional[Address] = None
     hashes: bool = False
+    nix: Optional[NixPath] = None
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,12 @@ class RegistryAccess(TypedDict, total=False):
 
 class Access(TypedDict, total=False):
     """What the parent process offers: the environment of skopeo, settings for registries by address
-    (`host` or `host:port`), and the seconds that a command of skopeo may take."""
+    (`host` or `host:port`), the seconds that a command of skopeo may take, and Nix' environment."""
 
     env: Dict[str, str]
     registries: Dict[str, RegistryAccess]
     timeout: int
+    nix_env: Dict[str, str]
 
 
 def read_access() -> Access:
