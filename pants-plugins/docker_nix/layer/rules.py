@@ -32,7 +32,7 @@ from docker_nix.layer import native_libraries, tool_process
 from docker_nix.layer.links import Entry, Link
 from docker_nix.layer.store_path_info import StorePathInfo
 from docker_nix.layer.tool.nix_store import MISSING
-from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
+from docker_nix.layer.tool_process import LocalToolRun, ToolFailed, ToolResult, ToolRun
 from docker_nix.resolve.nix.types import NixPath, Realised, RealiseRequest
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
 from docker_nix.subsystem import DockerNixSubsystem
@@ -251,9 +251,11 @@ def _description(request: LayerRequest) -> str:
 async def _packed(run: ToolRun, objects: Tuple[StoreObject, ...]) -> ToolResult:
     """Runs it. A path that has gone from the Nix store since Nix was asked is realised again."""
     lost: Dict[str, NixPath] = {obj.path: obj.nix for obj in objects if obj.nix}
+    if not lost:
+        return await Get(ToolResult, ToolRun, run)
     while True:
         try:
-            return await Get(ToolResult, ToolRun, run)
+            return await Get(ToolResult, LocalToolRun(run))
         except ToolFailed as e:
             missing = [path for path in lost if f"{path} {MISSING}" in e.output]
             if not missing:
@@ -326,7 +328,6 @@ async def pack_layer(
             _libraries(request, objects),
             cores=max(1, min(64, packed.size // (8 * _MIB))),
             immutable_inputs=FrozenDict(immutable_inputs),
-            local=any(obj.nix for obj in objects),
             description=_description(request),
         ),
         objects,

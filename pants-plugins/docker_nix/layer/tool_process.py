@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib.resources
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Iterable, Mapping, Optional, Tuple
 
 from pants.engine.addresses import Address
+from pants.engine.environment import ChosenLocalEnvironmentName, EnvironmentName
 from pants.engine.fs import (
     AddPrefix,
     CreateDigest,
@@ -22,6 +23,7 @@ from pants.engine.fs import (
     FileContent,
     MergeDigests,
 )
+from pants.engine.platform import Platform
 from pants.engine.process import (
     FallibleProcessResult,
     Process,
@@ -29,7 +31,6 @@ from pants.engine.process import (
     ProcessResult,
 )
 from pants.engine.process import ProcessExecutionEnvironment as ExecutionEnvironment
-from pants.engine.platform import Platform
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
@@ -98,8 +99,7 @@ class ToolRun:
     :param outputs: the files the command writes.
     :param output_directories: the directories it writes.
     :param cores: how many cores the command can make use of.
-    :param local: whether it must run on this machine, even where processes run elsewhere; its
-        result may come from a cache all the same.
+    :param local: see LocalToolRun, which sets it.
     :param cache_scope: how long its result holds.
     :param attempt: a number to run it again in one run of Pants after it failed. No part of its
         cache key.
@@ -117,6 +117,16 @@ class ToolRun:
     cache_scope: ProcessCacheScope = ProcessCacheScope.SUCCESSFUL
     attempt: int = 0
     description: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class LocalToolRun:
+    """A run that must be on this machine, even where processes run in a container or elsewhere.
+
+    Its result may come from a cache all the same.
+    """
+
+    run: ToolRun
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,7 @@ async def prepare_tool(request: LayerToolRequest) -> LayerTool:
 
 
 def _this_machine() -> ExecutionEnvironment:
-    """That of a local process, which Pants takes for a parameter where it is given."""
+    """That of a local process, even with `[GLOBAL].remote_execution`, which has no environments."""
     return ExecutionEnvironment(
         environment_name=None,
         platform=Platform.create_for_localhost().value,
@@ -250,6 +260,14 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
         output = result.stderr.decode(errors="replace").strip()
         raise ToolFailed(run.description, output)
     return ToolResult(result.output_digest)
+
+
+@rule
+async def run_tool_here(
+    request: LocalToolRun, local_environment: ChosenLocalEnvironmentName
+) -> ToolResult:
+    run = replace(request.run, local=True)
+    return await Get(ToolResult, {run: ToolRun, local_environment.val: EnvironmentName})
 
 
 @rule(desc="List the members of an archive", level=LogLevel.DEBUG)

@@ -40,7 +40,7 @@ from pants.util.logging import LogLevel
 
 from docker_nix.errors import DockerNixError, field_error
 from docker_nix.layer.links import Entry
-from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
+from docker_nix.layer.tool_process import LocalToolRun, ToolFailed, ToolResult, ToolRun
 from docker_nix.pull import access
 from docker_nix.resolve.files import SOURCE_FIELDS, FilesClosureRequest
 from docker_nix.resolve.nix.fields import (
@@ -225,16 +225,17 @@ async def ask_nix(request: NixAnswerRequest, _: NixAccess) -> NixAnswer:
         scope = ProcessCacheScope.PER_SESSION
     result = await Get(
         ToolResult,
-        ToolRun(
-            "nix-closure",
-            query.spec,
-            query.input_digest,
-            ("closure.json",),
-            (),
-            local=True,
-            cache_scope=scope,
-            attempt=request.attempt,
-            description=f"Realising {query.address} with Nix",
+        LocalToolRun(
+            ToolRun(
+                "nix-closure",
+                query.spec,
+                query.input_digest,
+                ("closure.json",),
+                (),
+                cache_scope=scope,
+                attempt=request.attempt,
+                description=f"Realising {query.address} with Nix",
+            )
         ),
     )
     (file,) = await Get(DigestContents, Digest, result.digest)
