@@ -192,9 +192,9 @@ class _Query:
             args += ["--argstr", name, value]
         found = self._nix.run("nix-instantiate", *args, "--expr", text).split()
         if len(found) != 1:
-            names = [path.partition("-")[2].partition(".drv")[0] for path in found[:5]]
-            more = " and others" if len(found) > 5 else ""
-            what = f"{len(found)} derivations ({', '.join(names)}{more})" if found else "nothing"
+            names = sorted(path.partition("-")[2].partition(".drv")[0] for path in found)
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            what = f"{len(found)} derivations ({', '.join(names[:5])}{more})" if found else "nothing"
             raise ToolError(
                 f"it evaluates to {what}, and one is needed; name one of its attributes in "
                 "'attribute'"
