@@ -31,6 +31,7 @@ _PATHS_AT_ONCE = 500
 _NOISE = (
     re.compile(r"warning: you did not specify '--add-root'"),
     re.compile(r"warning: not writing modified lock file"),
+    re.compile(r"\(use '--show-trace' to show"),
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 

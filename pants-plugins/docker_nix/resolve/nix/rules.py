@@ -329,23 +329,24 @@ _REMEDIES = {
         "builtins.currentSystem."
     ),
     NixInstallableField: (
-        "Pin it: name a commit, and lock the flake's inputs (`nix flake lock`; the flake.lock "
-        "belongs into the repository)."
+        "Pin it: name a commit, and lock the flake's inputs (`nix flake lock`; flake.lock belongs "
+        "into the repository)."
     ),
 }
 
 
 def _warn(target: Target, why: str) -> None:
-    field = next(kind for kind in _REMEDIES if target[kind].value is not None)
+    remedy = next(text for field, text in _REMEDIES.items() if target[field].value is not None)
     reason = why.replace("\n", "\n  ")
     logger.warning(
-        f"The target {target.address} is not pinned: what it is depends on this machine, and "
-        "its result is not cached, so that a machine without Nix cannot use it. The reason:\n\n"
-        f"  {reason}\n\n{_REMEDIES[field]}"
+        f"The target {target.address} is not pinned: what it is depends on this machine, and its "
+        "result is not cached, so that a machine without Nix cannot use it. The reason:\n\n"
+        f"  {reason}\n\n{remedy}"
     )
 
 
-@rule(desc="Resolve a Nix package to store paths", level=LogLevel.DEBUG)
+# Not cacheable, so that it warns in each run: not only in the first one that a daemon serves.
+@_uncacheable_rule(desc="Resolve a Nix package to store paths", level=LogLevel.DEBUG)
 async def resolve_nix_package(
     request: NixClosureRequest, platform: Platform, options: DockerNixSubsystem
 ) -> StoreClosure:
