@@ -67,8 +67,8 @@ class DockerNixSubsystem(Subsystem):
         help=softwrap(
             """
             Names of environment variables for the processes that speak to registries, such as those
-            that a credential helper reads, and for Nix. They are passed on at run time and are part of no
-            cache key. Those that `skopeo` and Nix themselves know (for the home directory,
+            that a credential helper reads, and for Nix. They are passed on at run time and are part
+            of no cache key. Those that `skopeo` and Nix themselves know (for the home directory,
             authentication files, proxies and certificates) are always passed on.
             """
         ),

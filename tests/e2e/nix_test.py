@@ -22,7 +22,7 @@ import pytest
 
 from support.buildgrid import BuildGrid, Link
 from support.docker_engine import docker_engine
-from support.nix import ENV, STORE, delete, dump, nix, path_without_nix, references
+from support.nix import ENV, delete, dump, nix, path_without_nix, references
 from support.workspace import PROJECT, Repo, Run
 
 BACKENDS = ("docker_nix",)
@@ -351,7 +351,9 @@ def test_other_machines(salt: str, tmp_path: Path) -> None:
         ), run.output
 
 
-ERRORS = BUILD + """\
+ERRORS = (
+    BUILD
+    + """\
 for name in ("bad", "text", "nope", "broken", "dangling", "set", "lookup"):
     package(name)
 package("outputs", "top", outputs=["out", "man"])
@@ -366,6 +368,7 @@ docker_nix_layered(
 )
 package("impure")
 """
+)
 
 
 def test_what_goes_wrong(salt: str, tmp_path: Path) -> None:
@@ -516,8 +519,14 @@ def test_fields_that_are_wrong(tmp_path: Path) -> None:
             ('installable=".#x", outputs=[]', "The 'outputs' field in target //:x is an empty"),
             ('installable=".#x", outputs=["a!b"]', "has 'a!b', which is not the name of an output"),
             ('installable=".#x", system="intel"', "The 'system' field in target //:x is 'intel'."),
-            ('installable=".#x", attribute="y"', "The 'attribute' field in target //:x has no mean"),
-            ('expression="x.nix", arguments={"1": "a"}', "has '1', which is not the name of an arg"),
+            (
+                'installable=".#x", attribute="y"',
+                "The 'attribute' field in target //:x has no mean",
+            ),
+            (
+                'expression="x.nix", arguments={"1": "a"}',
+                "has '1', which is not the name of an arg",
+            ),
             ('expression="x.nix", arguments={"a": 1}', "The 'arguments' field in target //:x must"),
             ('expression="x.nix", attribute=" "', "The 'attribute' field in target //:x is ' '."),
             ('expression="x.nix", impure=True', "The 'impure' field in target //:x has no meaning"),
@@ -593,8 +602,11 @@ def test_flakes(salt: str, tmp_path: Path) -> None:
     busybox = shutil.which("busybox")
     assert busybox
     repo = Repo(
-        tmp_path / "repo", store=tmp_path / "store", backends=BACKENDS,
-        options=["--no-verify-config"], pantsd=True,
+        tmp_path / "repo",
+        store=tmp_path / "store",
+        backends=BACKENDS,
+        options=["--no-verify-config"],
+        pantsd=True,
     )
     repo.write("f/lib/bin/busybox", Path(busybox).read_bytes(), mode=0o755)
     repo.write("f/lib/app.nix", FLAKE_APP)

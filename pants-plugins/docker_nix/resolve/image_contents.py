@@ -176,9 +176,7 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
     listings = await MultiGet(
         Get(
             Listing,
-            ListingRequest(
-                obj.digest, obj.unpack, obj.origin if obj.unpack else None, nix=obj.nix
-            ),
+            ListingRequest(obj.digest, obj.unpack, obj.origin if obj.unpack else None, nix=obj.nix),
         )
         for obj in closure.objects
     )

@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the command that the arguments name; on failure prints what is wrong and exits with 1."""
+    """Runs the command that the arguments name; on failure prints why and exits with 1."""
     if sys.version_info < MINIMUM_PYTHON:
         _fail(
             "the layer tool needs Python {}.{} or newer, and {} is {}.{}; set [docker-nix].python "

@@ -22,7 +22,7 @@ _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _USUAL_PLACES = ("/nix/var/nix/profiles/default/bin", "/run/current-system/sw/bin")
 _NOT_FOUND = (
     "there is no Nix on PATH, and no cache has the result. Install Nix {}.{} or newer (Debian, "
-    "Ubuntu: `apt-get install nix-bin`; elsewhere: see the Nix manual, \"Installation\"); or build "
+    'Ubuntu: `apt-get install nix-bin`; elsewhere: see the Nix manual, "Installation"); or build '
     "this once on a machine that has Nix, with a remote cache that both use (remote_cache_write "
     "there, remote_cache_read here)"
 ).format(*MINIMUM_VERSION)
@@ -34,6 +34,7 @@ _NOISE = (
     re.compile(r"\(use '--show-trace' to show"),
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
 
 class Registered(NamedTuple):
     """What Nix knows of a valid path. `nar_hash` is `sha256:<hex>`."""

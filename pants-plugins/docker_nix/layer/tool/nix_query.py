@@ -138,7 +138,8 @@ class _Query:
             details = self._readable(error.details)
             hint = ""
             if self._source and re.search(
-                rf"{re.escape(self._source)}.*(No such file|does not exist)", "\n".join(error.details)
+                rf"{re.escape(self._source)}.*(No such file|does not exist)",
+                "\n".join(error.details),
             ):
                 hint = " (it sees no files but those of the target and of its 'dependencies')"
             raise ToolError(f"Nix cannot evaluate it{hint}:", details) from error
@@ -153,7 +154,7 @@ class _Query:
         """Makes the source tree a store path, which is the same for all machines."""
         if self._source:
             return
-        from docker_nix.layer.tool.entries import to_bytes, tree_entries
+        from docker_nix.layer.tool.entries import tree_entries
         from docker_nix.layer.tool.tar_format import DIRECTORY, SYMLINK
 
         directory = os.path.join(SCRATCH, "source")
@@ -194,7 +195,9 @@ class _Query:
         if len(found) != 1:
             names = sorted(path.partition("-")[2].partition(".drv")[0] for path in found)
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            what = f"{len(found)} derivations ({', '.join(names[:5])}{more})" if found else "nothing"
+            what = (
+                f"{len(found)} derivations ({', '.join(names[:5])}{more})" if found else "nothing"
+            )
             raise ToolError(
                 f"it evaluates to {what}, and one is needed; name one of its attributes in "
                 "'attribute'"
@@ -290,4 +293,3 @@ def _behind(root: str, infos: Dict[str, Registered]) -> str:
     name = target[len(STORE_DIR) + 1 :].partition("/")[0]
     in_closure = target.startswith(f"{STORE_DIR}/") and f"{STORE_DIR}/{name}" in infos
     return target if in_closure and os.path.isdir(target) else root
-

@@ -88,7 +88,7 @@ def strip_case_hack(name: str) -> str:
 
 
 def read_tree(manifest: Manifest, path: str) -> tuple[str, int, dict[str, tuple[str, int]]]:
-    """The NAR hash (hex) and NAR size of a tree, and SHA-256 (hex) and size of its files by path."""
+    """A tree's NAR hash (hex) and NAR size; its files' SHA-256 (hex) and size, by path."""
     from hashlib import sha256
 
     top = b"tree"

@@ -191,7 +191,9 @@ class NixOutputsField(StringSequenceField):
         if value is None:
             return None
         if not value:
-            raise invalid(cls.alias, address, "is an empty list.", "Name an output, or leave it out.")
+            raise invalid(
+                cls.alias, address, "is an empty list.", "Name an output, or leave it out."
+            )
         for output in value:
             if not _OUTPUT.fullmatch(output):
                 raise invalid(

@@ -168,9 +168,7 @@ async def offer_nix_access(options: DockerNixSubsystem) -> NixAccess:
 
 
 @rule(desc="Find the sources of a Nix package", level=LogLevel.DEBUG)
-async def find_sources(
-    request: SourceTreeRequest, union_membership: UnionMembership
-) -> SourceTree:
+async def find_sources(request: SourceTreeRequest, union_membership: UnionMembership) -> SourceTree:
     target = request.target
     transitive = await Get(TransitiveTargets, TransitiveTargetsRequest([target.address]))
     sources = await MultiGet(
