@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -23,7 +22,7 @@ import pytest
 from support.buildgrid import BuildGrid, Link
 from support.docker_engine import docker_engine
 from support.nix import ENV, delete, dump, nix, path_without_nix, references
-from support.workspace import PROJECT, Repo, Run
+from support.workspace import Repo, Run
 
 BACKENDS = ("docker_nix",)
 

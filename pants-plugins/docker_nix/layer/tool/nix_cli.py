@@ -29,9 +29,10 @@ _NOT_FOUND = (
 _LOG_LINES = 40
 _PATHS_AT_ONCE = 500
 _NOISE = (
-    re.compile(r"warning: you did not specify '--add-root'"),
-    re.compile(r"warning: not writing modified lock file"),
-    re.compile(r"\(use '--show-trace' to show"),
+    re.compile(r"^warning: you did not specify '--add-root'"),
+    re.compile(r"^warning: not writing modified lock file"),
+    re.compile(r"^\(use '--show-trace' to show"),
+    re.compile(r"; retrying in \d+ ms$"),
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -165,5 +166,5 @@ def parse_registration(text: str) -> list[Registered]:
 def log_tail(text: str) -> list[str]:
     """The last lines of what a command of Nix said, without what no reader needs."""
     lines = [_COLOUR.sub("", line).rstrip() for line in text.replace("\r", "\n").split("\n")]
-    kept = [line for line in lines if line and not any(noise.match(line) for noise in _NOISE)]
+    kept = [line for line in lines if line and not any(noise.search(line) for noise in _NOISE)]
     return kept[-_LOG_LINES:]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterable, List, Tuple
 
@@ -24,6 +25,7 @@ from pants.engine.fs import (
     PathGlobs,
     SymlinkEntry,
 )
+from pants.engine.internals.native_engine import IntrinsicError
 from pants.engine.platform import Platform
 from pants.engine.process import ProcessCacheScope
 from pants.engine.rules import Get, MultiGet, _uncacheable_rule, collect_rules, rule
@@ -186,9 +188,16 @@ async def find_sources(request: SourceTreeRequest, union_membership: UnionMember
         )
         for dependency in transitive.dependencies
     )
-    merged = await Get(
-        Digest, MergeDigests([request.own, *(one.snapshot.digest for one in sources)])
-    )
+    digests = [request.own, *(one.snapshot.digest for one in sources)]
+    try:
+        merged = await Get(Digest, MergeDigests(digests))
+    except IntrinsicError as e:
+        raise field_error(
+            target.address,
+            "dependencies",
+            f"brings different files for one path: {e}",
+            "Leave one of them out.",
+        ) from e
     prefix = f"{request.directory}/" if request.directory else ""
     entries: List[Tuple[str, ...]] = []
     files = []
@@ -274,12 +283,21 @@ async def _query(target: Target, platform: Platform, version: str) -> Tuple[NixQ
     why = ""
     digest = EMPTY_DIGEST
     if expression.value is not None:
+        path = os.path.join(address.spec_path, expression.value)
         hydrated = await Get(HydratedSources, HydrateSourcesRequest(expression))
+        if path not in hydrated.snapshot.files:
+            raise field_error(
+                address,
+                expression.alias,
+                f"is {expression.value!r}, but there is no file {path!r}.",
+                "Create the file, or check that Pants does not ignore it (`pants_ignore`, "
+                "`.gitignore`). Of a directory, name its 'default.nix'.",
+            )
         tree = await Get(SourceTree, SourceTreeRequest(target, hydrated.snapshot.digest))
         digest = tree.digest
         spec.update(
             kind="expression",
-            expression=hydrated.snapshot.files[0],
+            expression=path,
             attribute=target[NixAttributeField].value,
             arguments=dict(target[NixArgumentsField].value or {}),
             source=tree.entries,
