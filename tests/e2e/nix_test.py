@@ -116,8 +116,15 @@ docker_nix_image(
     name="single",
     contents=[":top", ":files"],
     extra_commands="cat $STORE_ROOT{store_path[nix:top]}/top > copied",
+    run_as_root="read line < {store_path[nix:top]}/top; echo $line > by-root",
     include_nix_db=True,
     compression="none",
+)
+docker_nix_layered(
+    name="upper",
+    from_image=":image",
+    contents=[":top", ":last"],
+    include_nix_db=True,
 )
 """
 
@@ -205,7 +212,7 @@ def by_popularity(graph: Mapping[str, Sequence[str]]) -> List[str]:
 def test_closures_become_images(salt: str, tmp_path: Path) -> None:
     """Bytes, order, links, configuration, database; in a real engine, and for a real Nix."""
     repo = machine(tmp_path, salt)
-    run = repo.pants("package", "nix:image", "nix:single", env=ENV)
+    run = repo.pants("package", "nix:image", "nix:single", "nix:upper", env=ENV)
     assert "not pinned" not in run.output
     paths = {path["path"]: path for path in store_paths(repo, "nix/image")}
     of_nix = {path: info for path, info in paths.items() if not path.endswith("-files")}
@@ -261,6 +268,19 @@ def test_closures_become_images(salt: str, tmp_path: Path) -> None:
     check_database(single, [path["path"] for path in store_paths(repo, "nix/single")])
     (top,) = [path for path in of_nix if path.endswith(f"-top-{salt}")]
     assert (single / "copied").read_text() == Path(f"{top}/top").read_text()
+
+    assert (single / "by-root").read_text() == Path(f"{top}/top").read_text()
+
+    # What a base has is not added again.
+    upper = layers(repo, "nix/upper")
+    assert [layer["digest"] for layer in upper[:-1]] == [
+        layer["digest"] for layer in layers(repo, "nix/image")
+    ]
+    assert upper[-1]["store_paths"] == []
+    above = tmp_path / "above"
+    unpack(repo, "nix/upper", above)
+    check_database(above, list(paths))
+    assert os.readlink(above / "top") == f"{top}/top"
 
     with docker_engine() as engine:
         image = engine.load(repo.root / "dist/nix/image")
@@ -348,6 +368,81 @@ def test_other_machines(salt: str, tmp_path: Path) -> None:
             "which gives no package.\n\nthere is no Nix on PATH, and no cache has the result. "
             "Install Nix 2.4 or newer" in run.output
         ), run.output
+
+
+PATHS = """\
+files(name="tools", sources=["bin/busybox", "salt-*"])
+nix_package(
+    name="dice",
+    expression="dice.nix",
+    attribute="dice",
+    arguments={"salt": "SALT"},
+    dependencies=[":tools"],
+)
+nix_package(name="added", store_path="ADDED")
+docker_nix_layered(name="image", contents=[":dice", ":added"])
+docker_nix_layered(name="other", contents=[":dice"], compression="none")
+docker_nix_layered(name="more", contents=[":dice"], compression="zstd")
+docker_nix_layered(name="again", contents=[":added"], compression="none")
+"""
+DICE = """\
+{ salt }: {
+  dice = derivation {
+    name = "dice-${salt}";
+    system = "x86_64-linux";
+    builder = "${./bin}/busybox";
+    args = [ "sh" "-euc" "$bb mkdir $out; $bb cat /proc/sys/kernel/random/uuid > $out/dice" ];
+    bb = "${./bin}/busybox";
+  };
+}
+"""
+
+
+def test_paths_that_are_not_what_they_were(salt: str, tmp_path: Path) -> None:
+    """A build that is not reproducible is not mixed with what it was; a lost path is an error."""
+    source = tmp_path / f"added-{salt}"
+    source.mkdir()
+    (source / "added.txt").write_text("added")
+    added = nix("nix-store", "--add", str(source)).strip()
+    repo = machine(tmp_path, salt, build=PATHS.replace("ADDED", added), pantsd=True)
+    repo.write("nix/dice.nix", DICE)
+    try:
+        repo.pants("package", "nix:image", env=ENV)
+        info = {path["path"]: path["nar_hash"] for path in store_paths(repo, "nix/image")}
+        (dice,) = [path for path in info if path.endswith(f"-dice-{salt}")]
+        assert {*info} == {dice, added}
+
+        # It is built again, to something else.
+        delete(salt)
+        run = repo.pants("package", "nix:other", check=False, env=ENV)
+        assert run.exit_code == 1
+        assert (
+            f"The target nix:other cannot be built. {dice}, of nix:dice, is in no cache and not "
+            "on this machine. Nix has made it again, but with other content: its NAR hash was "
+            f"{info[dice]} and is sha256:" in run.output
+        ), run.output
+        assert "Set [docker-nix].nix_cache_version to another value" in run.output
+        run = repo.pants("package", "nix:other", check=False, env=ENV)
+        assert (
+            f"error: {dice} has the NAR hash sha256:" in run.output
+            and "the build is not reproducible" in run.output
+        ), run.output
+        version = "--docker-nix-nix-cache-version=2"
+        repo.pants(version, "package", "nix:other", "nix:more", env=ENV)
+        (path,) = store_paths(repo, "nix/other")
+        assert path["nar_hash"] != info[dice]
+
+        # What came from elsewhere cannot be made again.
+        run = repo.pants("package", "nix:again", check=False, env=ENV)
+        assert (
+            f"The target nix:again cannot be built. {added}, of nix:added, is in no cache and not "
+            f"on this machine.\n\nerror: {added} is not in the Nix store of this machine, and Nix "
+            "cannot fetch it from elsewhere" in run.output
+        ), run.output
+        nix("nix-store", "--add", str(source))
+        repo.pants("package", "nix:again", env=ENV)
+    finally:
+        repo.close()
 
 
 ERRORS = (
@@ -545,12 +640,12 @@ def test_what_is_not_pinned(salt: str, tmp_path: Path) -> None:
     repo = machine(tmp_path, salt, build=ERRORS)
     value = tmp_path / "salt.nix"
 
-    def package(target: str, text: str) -> Run:
+    def package(targets: Sequence[str], text: str) -> Run:
         value.write_text(text)
         search_path = {"NIX_PATH": f"salt={value}"}
-        return repo.pants("package", target, env={**ENV, **search_path})
+        return repo.pants("package", *targets, env={**ENV, **search_path})
 
-    run = package("nix:lookups", "1")
+    run = package(["nix:lookups", "nix:lookup-image"], "1")
     warnings = re.findall(r"\[WARN\] The target (\S+) is not pinned", run.output)
     assert sorted(warnings) == ["nix:impure", "nix:lookup"]
     assert "error: cannot look up '<salt>' in pure evaluation mode" in run.output
@@ -559,13 +654,13 @@ def test_what_is_not_pinned(salt: str, tmp_path: Path) -> None:
     before = repo.digest("nix/lookups")
 
     # Asked again in the next run, though no file has changed.
-    run = package("nix:lookups", "1")
+    run = package(["nix:lookups"], "1")
     assert tool_runs(run)["Realising nix:lookup with Nix"] == 1
     assert repo.digest("nix/lookups") == before
     assert "is not pinned" in run.output
     other = tmp_path / "other.nix"
     value = other
-    package("nix:lookups", "2")
+    package(["nix:lookups"], "2")
     assert repo.digest("nix/lookups") != before
 
 
