@@ -456,7 +456,7 @@ for name in ("bad", "text", "nope", "broken", "set", "outputs", "gone", "plain",
     docker_nix_layered(name=f"image-{name}", contents=[f":{name}"])
 docker_nix_layered(name="top-image", contents=[":top"])
 docker_nix_layered(name="top-again", contents=[":top"], compression="none")
-docker_nix_layered(name="lookup-image", contents=[":lookup"])
+docker_nix_layered(name="lookup-image", config={"Cmd": ["{store_path[nix:lookup]}"]})
 docker_nix_layered(
     name="lookups", config={"Env": ["A={store_path[nix:lookup]}", "B={store_path[nix:impure]}"]}
 )

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
-from typing import List, NamedTuple, Sequence
+import sys
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from docker_nix.layer.tool.errors import ToolError
-from docker_nix.layer.tool.skopeo import read_access
+from docker_nix.layer.tool.skopeo import die_with_parent, exit_on_signal, read_access
 
 MINIMUM_VERSION = (2, 4)
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -84,18 +86,14 @@ class Nix:
     def run(self, program: str, *args: str) -> str:
         """What `program ARGS` prints. Raises `NixFailed` with the end of what it says."""
         with open(self._log, "w+b") as log:
+            command = [self._program(program), *args]
             try:
-                done = subprocess.run(
-                    [self._program(program), *args],
-                    env=self._env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                )
+                code, output = _execute(command, self._env, log.fileno())
             except OSError as error:
                 raise ToolError(f"cannot run {self._program(program)}: {error.strerror}") from error
-            if done.returncode == 0:
-                return os.fsdecode(done.stdout)
+            if code == 0:
+                return os.fsdecode(output)
+            log.seek(0, os.SEEK_END)
             log.seek(max(0, log.tell() - (1 << 16)))
             said = log.read()
         raise NixFailed(f"`{program}` failed", details=log_tail(said.decode(errors="replace")))
@@ -118,6 +116,33 @@ class Nix:
             some = closure[start : start + _PATHS_AT_ONCE]
             found += parse_registration(self.run("nix-store", "--dump-db", *some))
         return sorted(found, key=lambda info: info.path)
+
+
+def _execute(command: List[str], env: Dict[str, str], log: int) -> Tuple[int, bytes]:
+    """The exit code and standard output of a command, whose standard error goes to `log`.
+
+    On Linux it is not in the process group, so that who kills that does not kill it: Nix is told
+    to end, and ends its builders then, which it cannot where it is killed.
+    """
+    previous = signal.signal(signal.SIGTERM, exit_on_signal)
+    process = None
+    try:
+        process = subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=sys.platform.startswith("linux"),
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+        output, _ = process.communicate()
+        return process.returncode, output
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if process and process.returncode is None:
+            process.terminate()
+            process.wait()
 
 
 def registered_hash(path: str) -> str | None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any, Dict
 
@@ -17,6 +20,7 @@ from docker_nix.layer.tool.nix_cli import (
     registered_hash,
 )
 
+PLUGINS = str(Path(__file__).parents[3])
 PATH = "/nix/store/00000000000000000000000000000000"
 
 
@@ -69,7 +73,9 @@ def test_the_tail_of_a_log() -> None:
     assert log_tail(text) == [f"line {number}" for number in range(60, 100)]
     assert log_tail(
         "warning: you did not specify '--add-root'; the result might be removed\n"
-        "\x1b[31;1merror:\x1b[0m it failed\r\n\n   at \x1b[35m/a\x1b[0m\n(use '--show-trace' to show)"
+        "warning: error: unable to download 'x': no host (6); retrying in 346 ms\n"
+        "\x1b[31;1merror:\x1b[0m it failed\r\n\n   at \x1b[35m/a\x1b[0m\n"
+        "(use '--show-trace' to show detailed location information)\n"
     ) == ["error: it failed", "   at /a"]
 
 
@@ -145,3 +151,32 @@ def test_the_environment(fake: Fake) -> None:
     assert {"NIX_CONFIG=a = b", "NO_COLOR=1", f"PATH={fake.env['PATH']}"} <= {*env}
     assert not any(line.startswith("PYTEST") for line in env)
     assert "PYTEST_CURRENT_TEST" in os.environ
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="macOS has no death signal")
+def test_nix_can_clean_up_when_the_tool_is_killed(fake: Fake, tmp_path: Path) -> None:
+    fake.program(
+        "nix-store",
+        '[ "$1" = --version ] && echo "(Nix) 2.8" && exit; '
+        "trap 'touch ended; exit 1' TERM; touch started; while :; do sleep 0.05; done",
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {PLUGINS!r}); "
+        "from docker_nix.layer.tool import nix_cli; "
+        f"nix_cli.read_access = lambda: {{'nix_env': {fake.env!r}}}; "
+        "nix_cli.Nix('.').run('nix-store', '--realise')"
+    )
+    tool = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    try:
+        _wait_for(tmp_path / "started")
+    finally:
+        os.killpg(tool.pid, 9)
+        tool.wait()
+    _wait_for(tmp_path / "ended")
+
+
+def _wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline, f"no {file}"
+        time.sleep(0.02)

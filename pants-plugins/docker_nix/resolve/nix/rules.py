@@ -200,7 +200,7 @@ async def find_sources(request: SourceTreeRequest, union_membership: UnionMember
         ) from e
     prefix = f"{request.directory}/" if request.directory else ""
     entries: List[Tuple[str, ...]] = []
-    files = []
+    files: List[FileEntry] = []
     for entry in await Get(DigestEntries, Digest, merged):
         if not entry.path.startswith(prefix):
             if isinstance(entry, Directory):
