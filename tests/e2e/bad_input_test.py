@@ -533,8 +533,8 @@ BAD: List[Case] = [
             "a store path.\n"
             "\n"
             "List file targets (`file`, `files`, `resources`, `relocated_files`), anything "
-            "that `package` can build (such as a `pex_binary` that has the sources), or a "
-            "`target` that groups them."
+            "that `package` can build (such as a `pex_binary` that has the sources), a "
+            "`nix_package`, or a `target` that groups them."
         ),
         'python_sources(name="lib")',
         {"lib.py": ""},
