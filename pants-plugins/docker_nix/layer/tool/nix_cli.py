@@ -147,14 +147,14 @@ def _execute(command: List[str], env: Dict[str, str], log: int) -> Tuple[int, by
 
 def registered_hash(path: str) -> str | None:
     """The NAR hash that this machine's Nix has of a path; None where it has none to tell."""
-    try:
-        scratch = os.getcwd()
-        nix = Nix(scratch)
-        for info in parse_registration(nix.run("nix-store", "--dump-db", path)):
-            return info.nar_hash
-    except ToolError:
-        pass
-    return None
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as scratch:
+        try:
+            registered = Nix(scratch).run("nix-store", "--dump-db", path)
+            return next((info.nar_hash for info in parse_registration(registered)), None)
+        except ToolError:
+            return None
 
 
 def parse_version(text: str) -> tuple[int, int] | None:
