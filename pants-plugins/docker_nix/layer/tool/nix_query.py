@@ -90,12 +90,7 @@ class _Query:
         except _Impure as reason:
             return {"unpinned": str(reason)}
         for root in roots:
-            if not os.path.lexists(root):
-                raise ToolError(
-                    f"Nix has realised {root}, which {MISSING}: its store is elsewhere (is "
-                    "NIX_REMOTE set, or `store` in nix.conf?), and only files of this machine can "
-                    f"be read. Use the store at {STORE_DIR}"
-                )
+            _check_here(root)
         closure = self._nix.closure(roots)
         infos = {info.path: info for info in closure}
         return {
@@ -228,6 +223,7 @@ class _Query:
         )
 
     def _build(self, derivation: str, outputs: Sequence[str]) -> List[str]:
+        _check_here(derivation)
         with open(derivation, encoding="utf-8", errors="surrogateescape") as file:
             known = output_names(file.read())
         for output in outputs:
@@ -244,6 +240,16 @@ class _Query:
                 f"Nix cannot build {derivation}; the end of what it said:",
                 self._readable(error.details),
             ) from error
+
+
+def _check_here(path: str) -> None:
+    """Raises `ToolError` where a path that Nix has made is not on this machine."""
+    if not os.path.lexists(path):
+        raise ToolError(
+            f"Nix has made {path}, which {MISSING}: its store is elsewhere (is NIX_REMOTE set, or "
+            f"`store` in nix.conf?), and only files of this machine can be read. Use the store at "
+            f"{STORE_DIR}"
+        )
 
 
 def output_names(derivation: str) -> List[str]:
