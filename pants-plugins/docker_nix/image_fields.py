@@ -150,6 +150,9 @@ class ContentsField(SpecialCasedDependencies):
         - a `file` target whose source is an archive (`.tar`, `.tar.gz`, `.tar.xz`, `.tar.bz2`,
         `.tar.zst`, `.zip`): it is unpacked. To keep it packed, list it in a `files` target;
 
+        - a `nix_package`: what Nix builds, in its own store paths. What they refer to comes along,
+        but does not appear at `/`;
+
         - a `target` that only has `dependencies`: all of them.
 
         Two contents that have the same directory are merged; two that have different files at one

@@ -21,6 +21,7 @@ from docker_nix.target_types import (
     DockerNixImageTarget,
     DockerNixLayeredTarget,
     DockerNixPullTarget,
+    NixPackageTarget,
 )
 
 
@@ -30,6 +31,7 @@ def target_types() -> Iterable[Type[Target]]:
         DockerNixImageTarget,
         DockerNixLayeredTarget,
         DockerNixPullTarget,
+        NixPackageTarget,
     ]
 
 

@@ -68,9 +68,9 @@ class DockerNixSubsystem(Subsystem):
         help=softwrap(
             """
             Names of environment variables for the processes that speak to registries, such as those
-            that a credential helper reads. They are passed on at run time and are part of no
-            cache key. Those that `skopeo` itself knows (for the home directory, authentication
-            files, proxies and certificates) are always passed on.
+            that a credential helper reads, and for Nix. They are passed on at run time and are part
+            of no cache key. Those that `skopeo` and Nix themselves know (for the home directory,
+            authentication files, proxies and certificates) are always passed on.
             """
         ),
     )
@@ -91,6 +91,17 @@ class DockerNixSubsystem(Subsystem):
             """
             How a `pex_binary` goes into an image, where its field `python_layering` does not say:
             as a store path for each distribution, or as one with the file that `package` makes.
+            """
+        ),
+    )
+
+    nix_cache_version = StrOption(
+        default="",
+        help=softwrap(
+            """
+            Any text, part of the cache keys of what Nix was asked for `nix_package` targets. Change
+            it to have Nix asked again for all of them, as for a package that was built to other
+            content than before.
             """
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pants.core.goals.package import OutputPathField
 from pants.core.util_rules.environments import EnvironmentField
-from pants.engine.target import COMMON_TARGET_FIELDS, Target
+from pants.engine.target import COMMON_TARGET_FIELDS, InvalidTargetException, Target
 from pants.util.docutil import bin_name
 from pants.util.strutil import help_text
 
@@ -42,6 +42,17 @@ from docker_nix.image_fields import (
     ToolsField,
     UidField,
     VariantField,
+)
+from docker_nix.resolve.nix.fields import (
+    NixArgumentsField,
+    NixAttributeField,
+    NixDependenciesField,
+    NixExpressionField,
+    NixImpureField,
+    NixInstallableField,
+    NixOutputsField,
+    NixStorePathField,
+    NixSystemField,
 )
 
 _COMMON_FIELDS = (
@@ -183,3 +194,60 @@ class DockerNixExportTarget(Target):
         numbers. It can be the `contents` of another image, which then has it as one store path.
         """
     )
+
+
+class NixPackageTarget(Target):
+    alias = "nix_package"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        NixDependenciesField,
+        NixExpressionField,
+        NixAttributeField,
+        NixArgumentsField,
+        NixInstallableField,
+        NixImpureField,
+        NixStorePathField,
+        NixOutputsField,
+        NixSystemField,
+    )
+    help = help_text(
+        """
+        A package built by the Nix of this machine, for the `contents` of images: with its own store
+        paths, and everything that they refer to.
+
+            nix_package(
+                name="curl",
+                expression="curl.nix",
+                dependencies=[":pins"],
+            )
+
+            docker_nix_layered(name="image", contents=[":curl"])
+
+        Exactly one of `expression`, `installable` and `store_path` says what it is. Where that is
+        pinned, a machine without Nix builds the same image from a remote cache.
+        """
+    )
+
+    def validate(self) -> None:
+        kinds = (NixExpressionField, NixInstallableField, NixStorePathField)
+        given = [kind for kind in kinds if self[kind].value is not None]
+        if len(given) != 1:
+            has = " and ".join(repr(kind.alias) for kind in given) or "none of them"
+            raise InvalidTargetException(
+                f"The target {self.address} needs exactly one of the fields 'expression', "
+                f"'installable' and 'store_path', and has {has}."
+            )
+        for field, fits in (
+            (NixAttributeField, {NixExpressionField}),
+            (NixArgumentsField, {NixExpressionField}),
+            (NixImpureField, {NixInstallableField}),
+            (NixOutputsField, {NixExpressionField, NixInstallableField}),
+            (NixSystemField, {NixExpressionField, NixInstallableField}),
+            (NixDependenciesField, {NixExpressionField, NixInstallableField}),
+        ):
+            if self[field].value and given[0] not in fits:
+                others = " or ".join(sorted(repr(kind.alias) for kind in fits))
+                raise InvalidTargetException(
+                    f"The '{field.alias}' field in target {self.address} has no meaning beside "
+                    f"{given[0].alias!r}. Remove it, or use {others}."
+                )

@@ -70,6 +70,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Examples]:
             **os.environ,
             "DEBIAN_IMAGE": f"{registry.address}/base/debian",
             "DEBIAN_DIGEST": digest,
+            "NIX_CONFIG": NIX_CONFIG,
         }
         built = Examples(root, env)
         built.package("src/examples::")
@@ -284,6 +285,20 @@ def test_nix_knows_the_store_paths(
     query = ["run", "--rm", "--network=none", *programs, *env, image, "/usr/bin/nix-store", "-qR"]
     shown = docker.run_client(*query, *paths).decode()
     assert sorted(shown.split()) == paths
+
+
+def test_packages_of_nix(docker: DockerEngine, examples: Examples) -> None:
+    image = docker.load(examples.output("nix:image"))
+    assert docker.run(image) == "Hello from Nix, with a file from Pants.\n"
+    paths = [
+        path
+        for layer in examples.info("nix:image")["docker_nix"]["layers"]
+        for path in layer["store_paths"]
+    ]
+    greeter = next(path for path in paths if path["path"].endswith("-greeter-1.0"))
+    assert len(greeter["references"]) == 1
+    listed = ["run", "--rm", "--network=none", "--entrypoint=/bin/ls", image, "/nix/store"]
+    assert os.path.basename(greeter["path"]) in docker.run_client(*listed).decode().split()
 
 
 def test_now_and_bulk(docker: DockerEngine, examples: Examples) -> None:

@@ -251,12 +251,7 @@ async def _links(
                 "Leave one of them out, or move it with a `relocated_files` target.",
             ) from e
         hashed = await MultiGet(
-            Get(
-                Listing,
-                ListingRequest(
-                    objects[path].digest, objects[path].unpack, objects[path].origin, hashes=True
-                ),
-            )
+            Get(Listing, ListingRequest, ListingRequest.of(objects[path], hashes=True))
             for path in paths
         )
         for path, listing in zip(paths, hashed):

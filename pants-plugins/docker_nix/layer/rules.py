@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from pants.core.util_rules.system_binaries import (
@@ -31,7 +31,9 @@ from docker_nix.errors import DockerNixError
 from docker_nix.layer import native_libraries, tool_process
 from docker_nix.layer.links import Entry, Link
 from docker_nix.layer.store_path_info import StorePathInfo
-from docker_nix.layer.tool_process import ToolResult, ToolRun
+from docker_nix.layer.tool.nix_store import MISSING
+from docker_nix.layer.tool_process import LocalToolRun, ToolFailed, ToolResult, ToolRun
+from docker_nix.resolve.nix.types import NixPath, Realised, RealiseRequest
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
 from docker_nix.sizes import size_text
 from docker_nix.subsystem import DockerNixSubsystem
@@ -173,12 +175,15 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
     """The store paths as the tool's spec has them, with their trees below `in/`."""
     listings = await MultiGet(Get(Listing, ListingRequest(obj.digest, None)) for obj in objects)
     entries = {obj.path: listing.entries for obj, listing in zip(objects, listings)}
-    sizes = [sum(entry.size for entry in listing.entries) for listing in listings]
+    sizes = [
+        obj.nix.nar_size if obj.nix else sum(entry.size for entry in listing.entries)
+        for obj, listing in zip(objects, listings)
+    ]
     deep = [obj for obj in objects if not obj.unpack and _is_deep(entries[obj.path])]
     shallow_digests = await MultiGet(
         Get(Digest, AddPrefix(obj.digest, f"in/{obj.base_name}"))
         for obj in objects
-        if obj not in deep
+        if obj not in deep and not obj.nix
     )
     deep_digests = await MultiGet(
         Get(Digest, CreateDigest, _numbered_files(entries[obj.path], f"in/{obj.base_name}"))
@@ -188,7 +193,9 @@ async def _pack_input(objects: Tuple[StoreObject, ...]) -> _PackInput:
     runtimes: Dict[str, Digest] = {}
     for obj in objects:
         path: Dict[str, Any] = {"name": obj.base_name}
-        if obj.unpack:
+        if obj.nix:
+            path.update({"source": "nix", "nar_hash": obj.nix.nar_hash})
+        elif obj.unpack:
             path.update({"source": "archive", "file": "archive", "format": obj.unpack})
         else:
             path.update({"source": "tree", "entries": _tool_entries(entries[obj.path])})
@@ -264,6 +271,23 @@ def _description(request: LayerRequest, size: int) -> str:
     return f"Packing a layer of {shown or 'nothing'}{after}{packed}"
 
 
+async def _packed(run: ToolRun, objects: Tuple[StoreObject, ...]) -> ToolResult:
+    """Runs it. A path that has gone from the Nix store since Nix was asked is realised again."""
+    lost: Dict[str, NixPath] = {obj.path: obj.nix for obj in objects if obj.nix}
+    if not lost:
+        return await Get(ToolResult, ToolRun, run)
+    while True:
+        try:
+            return await Get(ToolResult, LocalToolRun(run))
+        except ToolFailed as e:
+            missing = [path for path in lost if f"{path} {MISSING}" in e.output]
+            if not missing:
+                raise
+        info = lost.pop(missing[0])
+        await Get(Realised, RealiseRequest(info.query, missing[0], info.nar_hash))
+        run = replace(run, attempt=run.attempt + 1)
+
+
 @rule(desc="Pack a layer", level=LogLevel.DEBUG)
 async def pack_layer(
     request: LayerRequest, options: DockerNixSubsystem.EnvironmentAware
@@ -319,8 +343,7 @@ async def pack_layer(
             spec["root"]["path"] = shims.cache_name
     input_digest = await Get(Digest, MergeDigests(digests))
     objects = request.objects + (root.script_store if root else ())
-    result = await Get(
-        ToolResult,
+    result = await _packed(
         ToolRun(
             "pack",
             json.dumps(spec, sort_keys=True, separators=(",", ":")).encode(),
@@ -331,6 +354,7 @@ async def pack_layer(
             immutable_inputs=FrozenDict(immutable_inputs),
             description=_description(request, packed.size),
         ),
+        objects,
     )
     entries, metadata = await MultiGet(
         Get(DigestEntries, Digest, result.digest),

@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib.resources
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Iterable, Mapping, Optional, Tuple
 
 from pants.engine.addresses import Address
+from pants.engine.environment import ChosenLocalEnvironmentName, EnvironmentName
 from pants.engine.fs import (
     AddPrefix,
     CreateDigest,
@@ -22,12 +23,14 @@ from pants.engine.fs import (
     FileContent,
     MergeDigests,
 )
+from pants.engine.platform import Platform
 from pants.engine.process import (
     FallibleProcessResult,
     Process,
     ProcessCacheScope,
     ProcessResult,
 )
+from pants.engine.process import ProcessExecutionEnvironment as ExecutionEnvironment
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
@@ -45,7 +48,7 @@ _PACKAGE = "docker_nix.layer.tool"
 # After a miss or an error it waits no longer; this is for a cache that is slow to answer.
 _CACHE_HEAD_START_MILLIS = 10_000
 # The commands that may take long, and so are shown as they run.
-_SHOWN = ("pack", "pull-layers", "export")
+_SHOWN = ("pack", "pull-layers", "export", "nix-closure")
 
 # Writes the first interpreter that works to the cache, in one step, so that a process that starts
 # at the same time sees the old one or the new one.
@@ -96,7 +99,10 @@ class ToolRun:
     :param outputs: the files the command writes.
     :param output_directories: the directories it writes.
     :param cores: how many cores the command can make use of.
-    :param cache_scope: how long a result may be used, where it is not for ever.
+    :param local: see LocalToolRun, which sets it.
+    :param cache_scope: how long its result holds.
+    :param attempt: a number to run it again in one run of Pants after it failed. No part of its
+        cache key.
     """
 
     command: str
@@ -107,8 +113,20 @@ class ToolRun:
     cores: int = 1
     immutable_inputs: FrozenDict[str, Digest] = FrozenDict()
     output_directories: Tuple[str, ...] = ()
+    local: bool = False
     cache_scope: ProcessCacheScope = ProcessCacheScope.SUCCESSFUL
+    attempt: int = 0
     description: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class LocalToolRun:
+    """A run that must be on this machine, even where processes run in a container or elsewhere.
+
+    Its result may come from a cache all the same.
+    """
+
+    run: ToolRun
 
 
 @dataclass(frozen=True)
@@ -198,6 +216,17 @@ async def prepare_tool(request: LayerToolRequest) -> LayerTool:
     return LayerTool(digest)
 
 
+def _this_machine() -> ExecutionEnvironment:
+    """That of a local process, even with `[GLOBAL].remote_execution`, which has no environments."""
+    return ExecutionEnvironment(
+        environment_name=None,
+        platform=Platform.create_for_localhost().value,
+        docker_image=None,
+        remote_execution=False,
+        remote_execution_extra_platform_properties=[],
+    )
+
+
 @rule
 async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
     tool, spec = await MultiGet(
@@ -207,26 +236,38 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
     input_digest = await Get(Digest, MergeDigests((spec, run.input_digest)))
     # The number of cores is put into argv when the process starts: the key has the placeholder.
     threads = ("--threads", "{pants_concurrency}") if run.command == "pack" else ()
-    result = await Get(
-        FallibleProcessResult,
-        Process(
-            ("/bin/sh", f"{_TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
-            input_digest=input_digest,
-            immutable_input_digests={_TOOL_DIR: tool.digest, **run.immutable_inputs},
-            append_only_caches=_CACHES,
-            output_files=run.outputs,
-            output_directories=run.output_directories,
-            concurrency_available=run.cores if threads else 0,
-            remote_cache_speculation_delay_millis=_CACHE_HEAD_START_MILLIS,
-            cache_scope=run.cache_scope,
-            description=run.description,
-            level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,
-        ),
+    process = Process(
+        ("/bin/sh", f"{_TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
+        input_digest=input_digest,
+        immutable_input_digests={_TOOL_DIR: tool.digest, **run.immutable_inputs},
+        append_only_caches=_CACHES,
+        output_files=run.outputs,
+        output_directories=run.output_directories,
+        concurrency_available=run.cores if threads else 0,
+        # Pants does not run the same process twice in one run, and this is in no cache key.
+        remote_cache_speculation_delay_millis=_CACHE_HEAD_START_MILLIS + run.attempt,
+        cache_scope=run.cache_scope,
+        description=run.description,
+        level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,
     )
+    if run.local:
+        result = await Get(
+            FallibleProcessResult, {process: Process, _this_machine(): ExecutionEnvironment}
+        )
+    else:
+        result = await Get(FallibleProcessResult, Process, process)
     if result.exit_code != 0:
         output = result.stderr.decode(errors="replace").strip()
         raise ToolFailed(run.description, output)
     return ToolResult(result.output_digest)
+
+
+@rule
+async def run_tool_here(
+    request: LocalToolRun, local_environment: ChosenLocalEnvironmentName
+) -> ToolResult:
+    run = replace(request.run, local=True)
+    return await Get(ToolResult, {run: ToolRun, local_environment.val: EnvironmentName})
 
 
 @rule(desc="List the members of an archive", level=LogLevel.DEBUG)

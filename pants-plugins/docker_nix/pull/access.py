@@ -21,18 +21,21 @@ _lock = threading.Lock()
 # The process that offers (a fork offers nothing of its own), what, how often, and the memory file.
 _process = 0
 _offered = ""
+_sections: Access = {}
 _serial = 0
 _memory_file: int | None = None
 
 
 def offer(access: Access) -> None:
-    """Makes `access` what processes see that this one starts; what was offered before is gone.
+    """Makes `access` what processes see that this one starts, with those keys of what was offered
+    before that it does not have; the rest of that is gone.
 
     Raises `OSError` where it cannot be kept from other users.
     """
     global _process, _offered, _serial
-    text = json.dumps(access, sort_keys=True)
     with _lock:
+        _sections.update(access)
+        text = json.dumps(_sections, sort_keys=True)
         if (_process, _offered) == (os.getpid(), text):
             return
         _serial += 1

@@ -61,7 +61,7 @@ from docker_nix.resolve.types import (
     archive_format,
 )
 
-_SOURCE_FIELDS = (FileSourceField, ResourceSourceField)
+SOURCE_FIELDS = (FileSourceField, ResourceSourceField)
 _GENERATOR_FIELDS = (FilesGeneratingSourcesField, ResourcesGeneratingSourcesField)
 
 
@@ -69,10 +69,10 @@ _GENERATOR_FIELDS = (FilesGeneratingSourcesField, ResourcesGeneratingSourcesFiel
 class FilesClosureRequest(StoreClosureRequest):
     @classmethod
     def applies_to(cls, target: Target, union_membership: UnionMembership) -> bool:
-        if any(target.has_field(field) for field in (*_SOURCE_FIELDS, *_GENERATOR_FIELDS)):
+        if any(target.has_field(field) for field in (*SOURCE_FIELDS, *_GENERATOR_FIELDS)):
             return True
         return any(
-            issubclass(request.output, _SOURCE_FIELDS) and target.has_field(request.input)
+            issubclass(request.output, SOURCE_FIELDS) and target.has_field(request.input)
             for request in union_membership.get(GenerateSourcesRequest)
         )
 
@@ -233,7 +233,7 @@ async def resolve_files(request: FilesClosureRequest) -> StoreClosure:
     target = request.target
     generates = any(target.has_field(field) for field in _GENERATOR_FIELDS)
     # All sources of a generator at once: one by one, thousands of files would take minutes.
-    types = (SourcesField,) if generates else _SOURCE_FIELDS
+    types = (SourcesField,) if generates else SOURCE_FIELDS
     try:
         sources, root = await MultiGet(
             Get(

@@ -167,8 +167,7 @@ async def _image_python(
     closure = StoreClosure.merge(without_python)
     objects = [obj for obj in closure.objects if obj.path in closure.roots]
     listings = await MultiGet(
-        Get(Listing, ListingRequest(obj.digest, obj.unpack, obj.origin if obj.unpack else None))
-        for obj in objects
+        Get(Listing, ListingRequest, ListingRequest.of(obj)) for obj in objects
     )
     found = interpreters_among(
         (
@@ -241,11 +240,21 @@ async def resolve_image_contents(request: ImageContentsRequest) -> ImageContents
     closure = StoreClosure(visible.roots, everywhere.objects)
 
     listings = await MultiGet(
-        Get(Listing, ListingRequest(obj.digest, obj.unpack, obj.origin if obj.unpack else None))
-        for obj in closure.objects
+        Get(Listing, ListingRequest, ListingRequest.of(obj)) for obj in closure.objects
     )
     roots = set(closure.roots)
     for obj, listing in zip(closure.objects, listings):
+        # Only a path of a Nix store can be a file or a symlink itself.
+        itself = next((entry.what for entry in listing.entries if not entry.path), None)
+        if itself and obj.path in roots:
+            raise field_error(
+                owner,
+                "contents",
+                f"has {obj.origin}, which is {itself}, not a directory, so that nothing of it can "
+                "appear at /.",
+                f"Refer to it with {{store_path[{obj.origin}]}} in 'config', or have it built into "
+                "a directory.",
+            )
         problem = unfit_entry(obj.path, listing.entries, obj.path in roots)
         if problem:
             raise field_error(

@@ -15,6 +15,7 @@ from docker_nix.errors import DockerNixError
 from docker_nix.layer.links import Entry
 from docker_nix.layer.tool_process import ArchiveIndexRequest
 from docker_nix.resolve import files, packages
+from docker_nix.resolve.nix import rules as nix
 from docker_nix.resolve.python.distribution import Distribution
 from docker_nix.resolve.python.types import DistributionRequest
 from docker_nix.resolve.types import (
@@ -45,14 +46,16 @@ async def resolve_address(
             f"{request.origin[0].upper()}{request.origin[1:]} lists {request.address}, a "
             f"`{target.alias}` target, which cannot be turned into a store path.\n\n"
             "List file targets (`file`, `files`, `resources`, `relocated_files`), anything that "
-            "`package` can build (such as a `pex_binary` that has the sources), or a `target` "
-            "that groups them."
+            "`package` can build (such as a `pex_binary` that has the sources), a `nix_package`, "
+            "or a `target` that groups them."
         )
     return await Get(StoreClosure, StoreClosureRequest, resolvers[0](target, request.python))
 
 
 @rule(desc="List the files of a store path", level=LogLevel.DEBUG)
 async def list_tree(request: ListingRequest) -> Listing:
+    if request.nix:
+        return Listing(request.nix.entries)
     if request.unpack and request.unpack.startswith(WHEEL):
         (archive,) = await Get(DigestEntries, Digest, request.digest)
         assert isinstance(archive, FileEntry)
@@ -87,4 +90,4 @@ async def list_tree(request: ListingRequest) -> Listing:
 
 
 def rules() -> Iterable[object]:
-    return (*collect_rules(), *files.rules(), *packages.rules())
+    return (*collect_rules(), *files.rules(), *packages.rules(), *nix.rules())

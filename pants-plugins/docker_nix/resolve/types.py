@@ -14,6 +14,7 @@ from pants.util.frozendict import FrozenDict
 
 from docker_nix.layer.links import Entry
 from docker_nix.resolve import store_path
+from docker_nix.resolve.nix.types import NixPath
 
 if TYPE_CHECKING:
     from docker_nix.resolve.python.types import ImagePython
@@ -40,11 +41,13 @@ class StoreObject:
     :param path: `/nix/store/<hash>-<name>`.
     :param digest: a tree, or a single file named `archive` where `unpack` is set.
     :param unpack: the format of the archive, one of ARCHIVE_FORMATS or a `wheel_format`.
-    :param references: full paths of the other store paths it refers to, sorted.
+    :param references: full paths of the store paths it refers to, sorted. Itself only where that
+        cannot be otherwise: in Nix, and of an environment with scripts.
     :param origin: the target it came from, for messages only.
     :param bytecode: for Python modules that the layer has compiled, too.
     :param with_links: whether it is so small, and changes so often, that it is packed with the
         links to it, rather than as a layer of its own.
+    :param nix: for a path of the machine's Nix store, whose digest is empty, what Nix says of it.
     """
 
     path: str
@@ -54,6 +57,7 @@ class StoreObject:
     origin: Optional[Address] = field(default=None, compare=False)
     bytecode: Optional[Bytecode] = None
     with_links: bool = False
+    nix: Optional[NixPath] = None
 
     @classmethod
     def from_pants(
@@ -114,7 +118,10 @@ class StoreClosure:
             lacks_python |= closure.lacks_python
             roots.update(dict.fromkeys(closure.roots))
             for obj in closure.objects:
-                objects.setdefault(obj.path, obj)
+                # Of a Nix path, only the target that has it as a root knows the entries.
+                known = objects.setdefault(obj.path, obj)
+                if known.nix and obj.nix and obj.nix.entries and not known.nix.entries:
+                    objects[obj.path] = obj
         return cls(tuple(roots), tuple(objects.values()), own, lacks_python)
 
 
@@ -158,12 +165,18 @@ class ListingRequest:
 
     :param origin: where an archive comes from, for messages.
     :param hashes: whether the files of an archive need their SHA-256. Those of a tree have it.
+    :param nix: for a path of a Nix store, what is known of it, which is all that is needed.
     """
 
     digest: Digest
     unpack: Optional[str]
     origin: Optional[Address] = None
     hashes: bool = False
+    nix: Optional[NixPath] = None
+
+    @classmethod
+    def of(cls, obj: StoreObject, hashes: bool = False) -> ListingRequest:
+        return cls(obj.digest, obj.unpack, obj.origin if obj.unpack else None, hashes, obj.nix)
 
 
 @dataclass(frozen=True)

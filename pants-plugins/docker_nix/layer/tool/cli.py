@@ -5,11 +5,16 @@ This file must be valid for every Python 3, or the check of the version could no
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Sequence
+
 MINIMUM_PYTHON = (3, 8)
 
 # Each with its module and function, which takes the other arguments and the libraries' directory.
 COMMANDS = {
     "pack": ("pack", "main"),
+    "nix-closure": ("nix_query", "main"),
     "index": ("archive", "main"),
     "wheel-index": ("wheel", "main"),
     "python-runtime": ("python_runtime", "main"),
@@ -24,7 +29,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the command that the arguments name; on failure prints one line and exits with 1."""
+    """Runs the command that the arguments name; on failure prints why and exits with 1."""
     if sys.version_info < MINIMUM_PYTHON:
         _fail(
             "the layer tool needs Python {}.{} or newer, and {} is {}.{}; set [docker-nix].python "
@@ -35,7 +40,7 @@ def main() -> None:
     try:
         _run(sys.argv[1:])
     except ToolError as error:
-        _fail(str(error))
+        _fail(str(error), error.details)
     except OSError as error:
         _fail("{}: {}".format(error.filename, error.strerror) if error.filename else str(error))
 
@@ -60,7 +65,8 @@ def _lib_dir() -> str:
     return path + "/lib"
 
 
-def _fail(message: str) -> None:
-    text = message if message.isprintable() else repr(message)[1:-1]
-    sys.stderr.write("error: {}\n".format(text))
+def _fail(message: str, details: "Sequence[str]" = ()) -> None:
+    """Prints an error as one line, and each of the details as one."""
+    for line in ("error: " + message,) + tuple(detail.expandtabs(4) for detail in details):
+        sys.stderr.write((line if line.isprintable() else repr(line)[1:-1]) + "\n")
     sys.exit(1)

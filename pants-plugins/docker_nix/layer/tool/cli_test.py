@@ -82,6 +82,18 @@ def test_errors_are_one_line(start: Path, sandbox: Path) -> None:
     assert not (sandbox / "layer.blob").exists()
 
 
+def test_details_of_an_error_are_lines(start: Path, sandbox: Path) -> None:
+    pack = start.parent / "tool/docker_nix/layer/tool/pack.py"
+    lines = ["first\tline", "second \x1b[0m"]
+    pack.write_text(
+        "from docker_nix.layer.tool.errors import ToolError\n"
+        f"def main(args, lib_dir): raise ToolError('it\\nfailed', {lines!r})\n"
+    )
+    result = run_tool(start, sandbox, "pack")
+    assert result.returncode == 1
+    assert result.stderr == "error: it\\nfailed\nfirst   line\nsecond \\x1b[0m\n"
+
+
 @pytest.mark.parametrize("args", [[], ["unpack"]])
 def test_unknown_commands(args: list[str], start: Path, sandbox: Path) -> None:
     result = run_tool(start, sandbox, *args)

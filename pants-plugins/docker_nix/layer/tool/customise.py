@@ -159,6 +159,12 @@ def _copy_store_path(path: dict[str, Any], store: str, scratch: str, lib_dir: st
     tree = tree_entries(manifest, to_bytes(f"nix/store/{path['name']}"), to_bytes(on_disk))
     os.makedirs(os.path.join(store, "nix", "store"), exist_ok=True)
     _make(tree.values(), to_bytes(store))
+    if path["source"] == "nix":
+        from docker_nix.layer.tool.nar import nar_hash_of_tree
+        from docker_nix.layer.tool.nix_store import check_hash
+
+        found = nar_hash_of_tree(os.path.join(store, "nix", "store", path["name"]))[0]
+        check_hash(path["name"], path["nar_hash"], f"sha256:{found}")
 
 
 def _copy_file(entry: Entry, to: bytes) -> None:

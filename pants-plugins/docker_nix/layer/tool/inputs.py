@@ -1,4 +1,4 @@
-"""The trees of store paths among the inputs of a layer."""
+"""The trees of store paths: among the inputs of a layer, or in this machine's Nix store."""
 
 from __future__ import annotations
 
@@ -37,4 +37,8 @@ def _locate(spec: dict[str, Any], unpack_into: str, lib_dir: str) -> tuple[list[
 
         archive = os.path.join(directory, spec["file"])
         return unpack(archive, spec["format"], unpack_into, lib_dir), unpack_into
+    if spec["source"] == "nix":
+        from docker_nix.layer.tool.nix_store import locate
+
+        return locate(spec["name"], spec["nar_hash"])
     raise ToolError(f"unknown source {spec['source']!r} of {spec['name']}")

@@ -97,6 +97,7 @@ def _pack(spec: dict[str, Any], threads: int, lib_dir: str) -> dict[str, Any]:
             _write_entry(blob, entry)
         blob.write(END)
     hashes.update({name: nar.finish() for name, nar in nars.items()})
+    _check_hashes(spec["paths"], hashes)
     return {
         "version": 1,
         "compression": spec["compression"],
@@ -131,6 +132,15 @@ def _store_part(
     if entries:
         entries += [Entry(b"nix", DIRECTORY, 0o755), Entry(STORE, DIRECTORY, 0o755)]
     return entries, nars
+
+
+def _check_hashes(paths: list[dict[str, Any]], hashes: dict[str, tuple[str, int]]) -> None:
+    """Raises `ToolError` where a path of a Nix store is not what Nix says it is."""
+    for path in paths:
+        if path["source"] == "nix":
+            from docker_nix.layer.tool.nix_store import check_hash
+
+            check_hash(path["name"], path["nar_hash"], f"sha256:{hashes[path['name']][0]}")
 
 
 def _hash_first(store: list[Entry], nars: dict[str, NarOrder]) -> dict[str, tuple[str, int]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from docker_nix.layer.tool import nix_store
 from docker_nix.layer.tool import pack as pack_module
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.nar import nar_hash_of_tree
@@ -293,3 +294,56 @@ def test_thread_count() -> None:
     assert thread_count("3") == 3
     assert thread_count("0") == 1
     assert thread_count("{pants_concurrency}") >= 1
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "symlink"])
+def test_a_path_of_a_nix_store(sandbox: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """It is read from the store, and is a layer only if it is what Nix says."""
+    monkeypatch.setattr(nix_store, "STORE_DIR", str(sandbox / "store"))
+    path = sandbox / "store" / ONE
+    path.parent.mkdir()
+    if kind == "directory":
+        path.mkdir()
+        (path / "x").write_text("#!")
+        (path / "x").chmod(0o700)
+    elif kind == "file":
+        path.write_text("content")
+    else:
+        path.symlink_to("/nix/store/other")
+    nar_hash, size = nar_hash_of_tree(path)
+    spec = {"name": ONE, "source": "nix", "nar_hash": f"sha256:{nar_hash}"}
+    metadata = _pack(_spec(spec))
+    assert metadata["paths"] == {ONE: {"nar_hash": f"sha256:{nar_hash}", "nar_size": size}}
+    top = _members()[f"nix/store/{ONE}"]
+    if kind == "directory":
+        assert (top.isdir(), top.mode) == (True, 0o555)
+        assert _members()[f"nix/store/{ONE}/x"].mode == 0o555
+    elif kind == "file":
+        assert (top.isfile(), top.mode, top.size) == (True, 0o444, 7)
+    else:
+        assert (top.issym(), top.linkname) == (True, "/nix/store/other")
+
+    for output in ("layer.blob", "layer.json"):
+        (sandbox / output).unlink()
+    with pytest.raises(ToolError, match=f"{ONE} is corrupted: its NAR hash is sha256:{nar_hash}"):
+        _pack(_spec({**spec, "nar_hash": f"sha256:{'0' * 64}"}))
+    assert sorted(os.listdir(sandbox)) == ["spec.json", "store"]
+    with pytest.raises(ToolError, match=f"{TWO} is not in the Nix store of this machine"):
+        _pack(_spec({**spec, "name": TWO}))
+
+
+def test_a_script_reads_a_path_of_a_nix_store(
+    sandbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nix_store, "STORE_DIR", str(sandbox / "store"))
+    path = sandbox / "store" / ONE
+    path.mkdir(parents=True)
+    (path / "f").write_text("good")
+    nar_hash, _ = nar_hash_of_tree(path)
+    readable = {"name": ONE, "source": "nix", "nar_hash": f"sha256:{nar_hash}"}
+    root = {**LINKS_ONLY, "script": f"cp $STORE_ROOT/nix/store/{ONE}/f f", "store": [readable]}
+    _pack(_spec(root=root))
+    assert _members()["f"].size == 4
+    (path / "f").write_text("evil")
+    with pytest.raises(ToolError, match="is corrupted"):
+        _pack(_spec(root=root))

@@ -49,11 +49,12 @@ class RegistryAccess(TypedDict, total=False):
 
 class Access(TypedDict, total=False):
     """What the parent process offers: the environment of skopeo, settings for registries by address
-    (`host` or `host:port`), and the seconds that a command of skopeo may take."""
+    (`host` or `host:port`), the seconds that a command of skopeo may take, and Nix' environment."""
 
     env: Dict[str, str]
     registries: Dict[str, RegistryAccess]
     timeout: int
+    nix_env: Dict[str, str]
 
 
 def read_access() -> Access:
@@ -385,7 +386,7 @@ def _execute(command: List[str], env: Dict[str, str], seconds: int) -> tuple[int
     It stays in the process group, so that who kills that kills it too. After `seconds` it is killed
     and stderr ends as if it had noticed itself.
     """
-    previous = signal.signal(signal.SIGTERM, _exit_on_signal)
+    previous = signal.signal(signal.SIGTERM, exit_on_signal)
     process = None
     try:
         process = subprocess.Popen(
@@ -394,7 +395,7 @@ def _execute(command: List[str], env: Dict[str, str], seconds: int) -> tuple[int
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=die_with_parent(),
         )
         try:
             output, errors = process.communicate(timeout=seconds)
@@ -410,19 +411,19 @@ def _execute(command: List[str], env: Dict[str, str], seconds: int) -> tuple[int
             process.wait()
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child of this process does first, so that the kernel kills it if this one dies."""
+def die_with_parent(number: int = signal.SIGKILL) -> Callable[[], None] | None:
+    """What a child of this process does first, so that it gets the signal if this one dies."""
     if not sys.platform.startswith("linux"):
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()
 
     def in_child() -> None:
-        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        libc.prctl(1, number)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(1)
 
     return in_child
 
 
-def _exit_on_signal(number: int, frame: object) -> NoReturn:
+def exit_on_signal(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
