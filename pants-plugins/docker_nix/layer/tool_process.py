@@ -38,9 +38,8 @@ from docker_nix.layer.native_libraries import NativeLibrary, NativeLibraryReques
 from docker_nix.resolve.types import Listing
 from docker_nix.subsystem import DockerNixSubsystem
 
-_TOOL_DIR = ".docker-nix"
-_CACHES = FrozenDict({"docker_nix": ".docker-nix-cache"})
-_PACKAGE = "docker_nix.layer.tool"
+TOOL_DIR = ".docker-nix"
+CACHES = FrozenDict({"docker_nix": ".docker-nix-cache"})
 # Pants starts a process while it still looks it up in the remote cache, unless it is told to wait.
 # After a miss or an error it waits no longer; this is for a cache that is slow to answer.
 _CACHE_HEAD_START_MILLIS = 10_000
@@ -80,22 +79,28 @@ class LayerTool:
 
 @dataclass(frozen=True)
 class LayerToolRequest:
-    """A request for the tool with the given native libraries (`deflate`, `zstd`)."""
+    """A request for the tool with the given native libraries (`deflate`, `zstd`).
+
+    :param steps: of which other steps it has the commands, so that those are in no layer's key.
+    """
 
     libraries: Tuple[str, ...]
+    steps: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ToolRun:
     """A run of the layer tool.
 
-    :param command: one of those in the tool's `cli.py`.
+    :param command: one of those in the tool's `cli.py`, or `MODULE:FUNCTION` of another step.
     :param spec: what goes into the JSON file that the command reads. Content only: no name, tag,
         address or path of the machine belongs there.
     :param input_digest: the input trees.
     :param outputs: the files the command writes.
     :param output_directories: the directories it writes.
     :param cores: how many cores the command can make use of.
+    :param steps: as in `LayerToolRequest`.
+    :param cache_scope: for a command that looks at what may be different the next time.
     """
 
     command: str
@@ -106,6 +111,8 @@ class ToolRun:
     cores: int = 1
     immutable_inputs: FrozenDict[str, Digest] = FrozenDict()
     output_directories: Tuple[str, ...] = ()
+    steps: Tuple[str, ...] = ()
+    cache_scope: ProcessCacheScope = ProcessCacheScope.SUCCESSFUL
     description: str = field(default="", compare=False)
 
 
@@ -135,16 +142,17 @@ class ArchiveIndexRequest:
     hashes: bool = False
 
 
-def _tool_sources() -> Mapping[str, bytes]:
+def _tool_sources(steps: Iterable[str]) -> Mapping[str, bytes]:
     """The program's files, by their path in the tool's folder."""
-    files = {}
-    for package in ("docker_nix", "docker_nix.layer"):
-        files[f"tool/{package.replace('.', '/')}/__init__.py"] = b""
-    for name in sorted(importlib.resources.contents(_PACKAGE)):
-        if name.endswith(".py") and not name.endswith("_test.py") and name != "testing.py":
-            path = f"tool/{_PACKAGE.replace('.', '/')}/{name}"
-            files[path] = importlib.resources.read_binary(_PACKAGE, name)
-    files["start.sh"] = importlib.resources.read_binary(_PACKAGE, "start.sh")
+    files = {"tool/docker_nix/__init__.py": b""}
+    for step in ("layer", *steps):
+        package = f"docker_nix.{step}.tool"
+        files[f"tool/docker_nix/{step}/__init__.py"] = b""
+        for name in sorted(importlib.resources.contents(package)):
+            if name.endswith(".py") and not name.endswith("_test.py") and name != "testing.py":
+                path = f"tool/docker_nix/{step}/tool/{name}"
+                files[path] = importlib.resources.read_binary(package, name)
+    files["start.sh"] = importlib.resources.read_binary("docker_nix.layer.tool", "start.sh")
     return files
 
 
@@ -165,7 +173,7 @@ async def find_interpreter(
         Process(
             ("/bin/sh", "-c", _FIND_INTERPRETER, "find-interpreter", *candidates),
             env={"PATH": ":".join(options.executable_search_path)},
-            append_only_caches=_CACHES,
+            append_only_caches=CACHES,
             cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
             description="Find a Python for the layer tool",
             level=LogLevel.DEBUG,
@@ -189,7 +197,7 @@ async def prepare_tool(request: LayerToolRequest) -> LayerTool:
         Digest,
         CreateDigest(
             FileContent(path, content, is_executable=path == "start.sh")
-            for path, content in _tool_sources().items()
+            for path, content in _tool_sources(request.steps).items()
         ),
     )
     digest = await Get(Digest, MergeDigests((sources, *(library.digest for library in libraries))))
@@ -199,7 +207,7 @@ async def prepare_tool(request: LayerToolRequest) -> LayerTool:
 @rule
 async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
     tool, spec = await MultiGet(
-        Get(LayerTool, LayerToolRequest(run.libraries)),
+        Get(LayerTool, LayerToolRequest(run.libraries, run.steps)),
         Get(Digest, CreateDigest([FileContent("spec.json", run.spec)])),
     )
     input_digest = await Get(Digest, MergeDigests((spec, run.input_digest)))
@@ -208,13 +216,14 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
     result = await Get(
         FallibleProcessResult,
         Process(
-            ("/bin/sh", f"{_TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
+            ("/bin/sh", f"{TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
             input_digest=input_digest,
-            immutable_input_digests={_TOOL_DIR: tool.digest, **run.immutable_inputs},
-            append_only_caches=_CACHES,
+            immutable_input_digests={TOOL_DIR: tool.digest, **run.immutable_inputs},
+            append_only_caches=CACHES,
             output_files=run.outputs,
             output_directories=run.output_directories,
             concurrency_available=run.cores if threads else 0,
+            cache_scope=run.cache_scope,
             remote_cache_speculation_delay_millis=_CACHE_HEAD_START_MILLIS,
             description=run.description,
             level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,

@@ -11,7 +11,8 @@ import pytest
 
 from docker_nix.layer.tool import skopeo
 from docker_nix.layer.tool.errors import ToolError
-from docker_nix.layer.tool.skopeo import Access, RegistryAccess, Skopeo, explain
+from docker_nix.layer.tool.skopeo import Access, RegistryAccess, Skopeo
+from docker_nix.layer.tool.skopeo_errors import explain
 
 IMAGE = "registry.example.com:5000/team/app"
 DIGEST = f"sha256:{'a' * 64}"
@@ -258,7 +259,7 @@ def test_explanations(message: str) -> None:
     )
     if '"https://' in text and "\\" not in text:
         log = log.replace('"https://', '\\"https://').replace('/v2/"', '/v2/\\"')
-    assert MESSAGES[message] in explain(1, log, IMAGE, DIGEST, 60)
+    assert MESSAGES[message] in explain(1, log, IMAGE, DIGEST, 60)[1]
 
 
 def test_names_without_a_registry(fake: FakeSkopeo, tmp_path: Path) -> None:
@@ -277,8 +278,8 @@ def test_names_without_a_registry(fake: FakeSkopeo, tmp_path: Path) -> None:
 
 
 def test_explanation_without_a_message() -> None:
-    assert explain(-9, "", IMAGE, DIGEST, 60) == "skopeo was ended by signal 9"
-    text = explain(2, "one\n\n  two \nthree\nfour\n", IMAGE, DIGEST, 60)
+    assert explain(-9, "", IMAGE, DIGEST, 60)[1] == "skopeo was ended by signal 9"
+    text = explain(2, "one\n\n  two \nthree\nfour\n", IMAGE, DIGEST, 60)[1]
     assert text == "skopeo failed with exit code 2: two | three | four"
 
 
