@@ -6,11 +6,12 @@ from typing import Iterable, Type
 
 from pants.engine.target import Target
 
-from docker_nix.assemble import package
+from docker_nix.assemble import layout, package
 from docker_nix.assemble import rules as assemble
 from docker_nix.base import rules as base
 from docker_nix.export import rules as export
 from docker_nix.layer import rules as layer
+from docker_nix.publish import rules as publish
 from docker_nix.pull import rules as pull
 from docker_nix.resolve import image_contents
 from docker_nix.resolve import rules as resolve
@@ -39,6 +40,8 @@ def rules() -> Iterable[object]:
         *pull.rules(),
         *base.rules(),
         *assemble.rules(),
+        *layout.rules(),
         *package.rules(),
         *export.rules(),
+        *publish.rules(),
     ]

@@ -41,6 +41,7 @@ from docker_nix.image_fields import (
     UidField,
     VariantField,
 )
+from docker_nix.publish_fields import RegistriesField, RepositoryField, SkipPushField
 
 _COMMON_FIELDS = (
     *COMMON_TARGET_FIELDS,
@@ -69,6 +70,9 @@ _IMAGE_FIELDS = (
     IncludeNixDbField,
     CompressionField,
     OutputFormatField,
+    RegistriesField,
+    RepositoryField,
+    SkipPushField,
 )
 
 
@@ -90,8 +94,9 @@ class DockerNixLayeredTarget(Target):
                 config={{"Entrypoint": ["/bin/app"]}},
             )
 
-        Build it with `{bin_name()} package path/to:image`, then load it with
-        `tar -cC dist/path.to/image . | docker load`.
+        Build it with `{bin_name()} package path/to:image`, run it with
+        `{bin_name()} run path/to:image -- ARGUMENTS`, and push it to a registry with
+        `{bin_name()} publish path/to:image`.
         """
     )
 
@@ -125,7 +130,9 @@ class DockerNixImageTarget(Target):
             )
 
         Prefer `docker_nix_layered` where no `run_as_root` is needed: its layers are cached and
-        shared one by one. Build it with `{bin_name()} package path/to:image`.
+        shared one by one. Build it with `{bin_name()} package path/to:image`, run it with
+        `{bin_name()} run path/to:image -- ARGUMENTS`, and push it to a registry with
+        `{bin_name()} publish path/to:image`.
         """
     )
 

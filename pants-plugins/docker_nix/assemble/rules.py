@@ -60,6 +60,7 @@ from docker_nix.layer.rules import BuiltLayer, LayerRequest, NixDatabase, RootPa
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool_process import ToolFailed
 from docker_nix.plan.layers import MOST_LAYERS, NoRoomForLayers, plan_layers
+from docker_nix.publish_fields import RegistriesField, RepositoryField
 from docker_nix.resolve.image_contents import ImageContents, ImageContentsRequest
 from docker_nix.resolve.references import fill, parse_text
 from docker_nix.resolve.types import Listing, ListingRequest, StoreObject
@@ -87,6 +88,8 @@ class ImageFieldSet(PackageFieldSet):
     variant: VariantField
     compression: CompressionField
     output_format: OutputFormatField
+    registries: RegistriesField
+    repository: RepositoryField
     output_path: OutputPathField
     environment: EnvironmentField
 

@@ -18,13 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.skopeo import Skopeo, read_access
-from docker_nix.layer.tool.skopeo_errors import (
-    LATE,
-    OTHER,
-    REFUSED,
-    UNREACHABLE,
-    RegistryError,
-)
+from docker_nix.layer.tool.skopeo_errors import LATE, REFUSED, UNREACHABLE, RegistryError
 
 OUTPUT, SCRATCH = "lacking.json", "scratch"
 
@@ -150,4 +144,5 @@ def _lacking(image: str, layers: list[dict[str, object]]) -> dict[str, object]:
         return {"lacking": None, "hopeless": hopeless, "reason": str(error)}
     except ToolError as error:
         return {"lacking": None, "hopeless": True, "reason": str(error)}
-    return {"lacking": None, "hopeless": False, "reason": f"{image} has what nobody has: {OTHER}"}
+    reason = f"skopeo says that {image} has even a layer that does not exist"
+    return {"lacking": None, "hopeless": False, "reason": reason}
