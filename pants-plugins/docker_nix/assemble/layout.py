@@ -18,11 +18,13 @@ class LayoutRequest:
     """A request for a layout.
 
     :param layers: those whose blobs are in it.
+    :param tags: by which the index names the image.
     :param names: what `docker load` is to call the image; without any it is not for that.
     """
 
     image: BuiltImage
     layers: Tuple[ImageLayer, ...]
+    tags: Tuple[str, ...]
     names: Tuple[str, ...] = ()
 
 
@@ -43,7 +45,7 @@ async def make_layout(request: LayoutRequest) -> Layout:
     contents = {
         image.config.path: image.config_json,
         image.manifest.path: image.manifest_json,
-        "index.json": oci.index_json(image.manifest, image.platform, image.tags),
+        "index.json": oci.index_json(image.manifest, image.platform, request.tags),
         "oci-layout": oci.OCI_LAYOUT,
     }
     if request.names:

@@ -162,6 +162,7 @@ async def package_image(
                 LayoutRequest(
                     image,
                     image.layers if full else (),
+                    tuple(dict.fromkeys(name.tag for name in names)),
                     tuple(name.full for name in names) if full else (),
                 ),
             )

@@ -151,7 +151,7 @@ class Push:
 async def prepare_push(request: PushRequest, _: ToolInterpreter, __: RegistryAccess) -> Push:
     image = request.image
     layout, tool, spec = await MultiGet(
-        Get(Layout, LayoutRequest(image, request.uploads)),
+        Get(Layout, LayoutRequest(image, request.uploads, (request.name.tag,))),
         Get(LayerTool, LayerToolRequest((), ("publish",))),
         Get(
             Digest,

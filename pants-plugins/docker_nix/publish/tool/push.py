@@ -32,7 +32,7 @@ def main(args: list[str], lib_dir: str) -> None:
 
     The spec is an object with `image` ("host[:port]/repository"), `tag`, `digest` ("sha256:<hex>",
     of the manifest), `layers` (how many the image has), `uploads` and `upload_bytes` (how many are
-    in the layout, and their size together). The image is the OCI layout in `layout`, where layers
+    in the layout, and their size together). The image is in the OCI layout `layout`, under the same tag, where layers
     may be absent that the repository has. Prints what is done on standard error. Raises
     `ToolError`, and then has not changed the tag.
     """
@@ -69,7 +69,7 @@ def _push(spec: dict[str, Any]) -> None:
     done = threading.Event()
     threading.Thread(target=_show_life, args=(name, done), daemon=True).start()
     try:
-        _attempt(lambda: skopeo.push(f"oci:{LAYOUT}", tag, left()), left)
+        _attempt(lambda: skopeo.push(f"oci:{LAYOUT}:{tag}", tag, left()), left)
         there = f"sha256:{hashlib.sha256(skopeo.manifest(tag)).hexdigest()}"
     finally:
         done.set()
