@@ -33,9 +33,7 @@ class RegistriesField(StringSequenceField):
     )
 
     @classmethod
-    def compute_value(
-        cls, raw_value: Optional[Iterable[str]], address: Address
-    ) -> Tuple[str, ...]:
+    def compute_value(cls, raw_value: Optional[Iterable[str]], address: Address) -> Tuple[str, ...]:
         value = super().compute_value(raw_value, address) or ()
         for registry in value:
             if registry == ALL_DEFAULT_REGISTRIES or registry.startswith("@"):

@@ -15,6 +15,7 @@ from docker_nix.publish import rules as publish
 from docker_nix.pull import rules as pull
 from docker_nix.resolve import image_contents
 from docker_nix.resolve import rules as resolve
+from docker_nix.run import rules as run
 from docker_nix.target_types import (
     DockerNixExportTarget,
     DockerNixImageTarget,
@@ -44,4 +45,5 @@ def rules() -> Iterable[object]:
         *package.rules(),
         *export.rules(),
         *publish.rules(),
+        *run.rules(),
     ]

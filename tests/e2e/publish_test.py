@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
-import subprocess
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Dict, Iterator, List, Sequence
 
 import pytest
 
-from support.buildgrid import free_port
-from support.registry import Fault, Gate, Registry
+from support.registry import Registry
 from support.workspace import Repo, Run
 
 PASSWORD = "s3cr3t-Passw0rd"

@@ -144,9 +144,7 @@ async def _docker_archive(
 
 
 @rule(desc="Package an image", level=LogLevel.DEBUG)
-async def package_image(
-    request: PackageImageRequest, options: DockerNixSubsystem
-) -> BuiltPackage:
+async def package_image(request: PackageImageRequest, options: DockerNixSubsystem) -> BuiltPackage:
     image, names = request.image, request.names
     output_format = options.checked_output_format or request.output_format.value
     archive = output_format == "docker-archive"

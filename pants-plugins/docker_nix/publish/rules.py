@@ -204,8 +204,10 @@ def _skip_reason(name: ImageName, registries: DockerRegistries) -> str:
 
 
 def _has_registry(name: ImageName) -> bool:
-    return name.address is not None or registry_of(name.image) != "docker.io" or (
-        name.image.startswith("docker.io/")
+    return (
+        name.address is not None
+        or registry_of(name.image) != "docker.io"
+        or (name.image.startswith("docker.io/"))
     )
 
 

@@ -8,7 +8,8 @@ from docker_nix.layer.tool.errors import ToolError
 
 # Kinds of causes: the registry, or what is before it, has said no; does not answer in time; cannot
 # be reached; has a fault that may be gone in a moment; and all others.
-REFUSED, LATE, UNREACHABLE, TEMPORARY, OTHER = "refused", "late", "unreachable", "temporary", "other"
+REFUSED, LATE, UNREACHABLE = "refused", "late", "unreachable"
+TEMPORARY, OTHER = "temporary", "other"
 
 
 class RegistryError(ToolError):

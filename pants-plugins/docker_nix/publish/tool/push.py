@@ -32,8 +32,8 @@ def main(args: list[str], lib_dir: str) -> None:
 
     The spec is an object with `image` ("host[:port]/repository"), `tag`, `digest` ("sha256:<hex>",
     of the manifest), `layers` (how many the image has), `uploads` and `upload_bytes` (how many are
-    in the layout, and their size together). The image is in the OCI layout `layout`, under the same tag, where layers
-    may be absent that the repository has. Prints what is done on standard error. Raises
+    in the layout, and their size together). The image is in the OCI layout `layout`, under the same
+    tag; layers may be absent that the repository has. Prints what is done on standard error. Raises
     `ToolError`, and then has not changed the tag.
     """
     if len(args) != 1:
