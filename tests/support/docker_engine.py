@@ -12,14 +12,15 @@ import time
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Dict, Iterator, Tuple
+from typing import Dict, Iterator, Set, Tuple
 
 
 class DockerEngine:
     """A running engine, spoken to through the `docker` client."""
 
     def __init__(self, socket: Path) -> None:
-        self._environment = {**os.environ, "DOCKER_HOST": f"unix://{socket}"}
+        self.host = f"unix://{socket}"
+        self._environment = {**os.environ, "DOCKER_HOST": self.host}
 
     def run_client(self, *args: str, **kwargs: object) -> bytes:
         """Run `docker ARGS`, and return its standard output."""
@@ -33,6 +34,10 @@ class DockerEngine:
         message = f"docker {' '.join(args)}:\n{done.stdout!r}\n{done.stderr.decode()}"
         assert done.returncode == 0, message
         return done.stdout
+
+    def image_ids(self) -> Set[str]:
+        """The ids of all images that have a name."""
+        return set(self.run_client("image", "ls", "--quiet", "--no-trunc").decode().split())
 
     def load(self, layout: Path) -> str:
         """Load an OCI layout directory or a docker-archive; the name it was loaded as."""

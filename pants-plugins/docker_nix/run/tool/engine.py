@@ -131,5 +131,6 @@ def _find(wanted: str, env: Mapping[str, str]) -> Engine:
         problems.append(f"{program} cannot be used ({problem})")
     if problems:
         raise ToolError("; ".join(problems))
-    names = " nor ".join(ENGINES) if wanted == "auto" else wanted
-    raise ToolError(f"{'neither ' if wanted == 'auto' else ''}{names} is on {path}")
+    if wanted == "auto":
+        raise ToolError(f"Neither {' nor '.join(ENGINES)} is on {path}")
+    raise ToolError(f"{wanted} is not on {path}")
