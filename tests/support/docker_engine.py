@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Dict, Iterator, Set, Tuple
+from typing import Dict, Iterator, Optional, Set, Tuple
 
 
 class DockerEngine:
@@ -22,11 +22,14 @@ class DockerEngine:
         self.host = f"unix://{socket}"
         self._environment = {**os.environ, "DOCKER_HOST": self.host}
 
-    def run_client(self, *args: str, **kwargs: object) -> bytes:
-        """Run `docker ARGS`, and return its standard output."""
+    def run_client(
+        self, *args: str, docker_config: Optional[Path] = None, **kwargs: object
+    ) -> bytes:
+        """Run `docker ARGS`, with the logins in a directory; return its standard output."""
+        login = {"DOCKER_CONFIG": str(docker_config)} if docker_config else {}
         done = subprocess.run(  # type: ignore[call-overload]
             ["docker", *args],
-            env=self._environment,
+            env={**self._environment, **login},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             **kwargs,

@@ -285,8 +285,8 @@ class StubRegistry:
 
 @dataclass
 class Fault:
-    """What a `Gate` does with requests of this method whose path has this in it: the first `times`
-    of them are answered with `status`, or with nothing (`hang`), or their connection is broken
+    """What a `Gate` does with requests of this method (any, if empty) whose path has this in it: the
+    first `times` of them are answered with `status`, or with nothing (`hang`), or their connection is broken
     after `die_after` bytes of their body.
     """
 
@@ -353,7 +353,7 @@ class Gate:
         with self._lock:
             self.requests.append(f"{request.command} {request.path.partition('?')[0]}")
             for fault in self.faults:
-                fits = fault.method == request.command and fault.path in request.path
+                fits = fault.method in ("", request.command) and fault.path in request.path
                 if fits and fault.times > 0:
                     fault.times -= 1
                     return fault
@@ -378,9 +378,12 @@ class Gate:
             _respond(request, fault.status, fault.headers, fault.body)
             return
         forwarded = HTTPConnection("127.0.0.1", self._port)
-        headers = {k: v for k, v in request.headers.items() if k.lower() != "transfer-encoding"}
-        headers["Content-Length"] = str(len(body))
-        forwarded.request(request.command, request.path, body, headers)
+        forwarded.putrequest(request.command, request.path, True, True)
+        for name, value in request.headers.items():  # some come more than once
+            if name.lower() not in ("transfer-encoding", "content-length"):
+                forwarded.putheader(name, value)
+        forwarded.putheader("Content-Length", str(len(body)))
+        forwarded.endheaders(body)
         answer = forwarded.getresponse()
         content = answer.read()
         kept = {k: v for k, v in answer.getheaders() if k.lower() not in ("date", "connection")}

@@ -247,7 +247,7 @@ class Skopeo:
                 code, self._without_secrets(errors), self._image, reference, seconds, self._purpose
             )
             name = full_name(self._image, reference)
-            raise RegistryError(f"cannot {self._purpose} {name}: {reason}", kind)
+            raise RegistryError(f"cannot {self._purpose} {name}", kind, reason)
         return output
 
     def _skopeo(self, arguments: list[str], seconds: int) -> tuple[int, bytes, str]:

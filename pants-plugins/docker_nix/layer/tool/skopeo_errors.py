@@ -13,11 +13,16 @@ TEMPORARY, OTHER = "temporary", "other"
 
 
 class RegistryError(ToolError):
-    """What went wrong with a registry; `kind` is one of the above."""
+    """What went wrong with a registry.
 
-    def __init__(self, message: str, kind: str = OTHER) -> None:
-        super().__init__(message)
-        self.kind = kind
+    :param what: what cannot be done.
+    :param kind: one of the above.
+    :param reason: why, and the way out.
+    """
+
+    def __init__(self, what: str, kind: str, reason: str) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.kind, self.reason = kind, reason
 
 
 def registry_of(image: str) -> str:
@@ -99,7 +104,8 @@ _CAUSES = (
         "{host} cannot be reached ({said}); check the name, the port, the network and the proxy",
     ),
     (
-        r"unexpected EOF|connection reset by peer|broken pipe|\bEOF\b",
+        r"unexpected EOF|connection reset by peer|broken pipe|use of closed network connection"
+        r"|server closed idle connection|stream error.*|\bEOF\b",
         TEMPORARY,
         "the connection to {host} broke off ({said}); try again",
     ),
@@ -166,10 +172,11 @@ def explain(
     for pattern, kind, cause in causes:
         match = re.search(pattern, searched)
         if match:
-            said = match[0].strip(" :,")
+            said = match[0]
             for mark, name in names.items():
                 said = said.replace(mark, name)
             words = {"host": host, "image": image, "seconds": seconds, "purpose": purpose}
+            said = said.strip(" :,")
             return kind, cause.format(said=said, wait=_WAIT[purpose], **words)
     if code < 0:
         return OTHER, f"skopeo was ended by signal {-code}"

@@ -141,7 +141,7 @@ def _lacking(image: str, layers: list[dict[str, object]]) -> dict[str, object]:
         if nowhere in source.asked:
             return {"lacking": [digest for digest in wanted if digest in source.asked]}
         hopeless = error.kind in (REFUSED, LATE, UNREACHABLE)
-        return {"lacking": None, "hopeless": hopeless, "reason": str(error)}
+        return {"lacking": None, "hopeless": hopeless, "reason": error.reason}
     except ToolError as error:
         return {"lacking": None, "hopeless": True, "reason": str(error)}
     reason = f"skopeo says that {image} has even a layer that does not exist"

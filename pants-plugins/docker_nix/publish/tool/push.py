@@ -34,7 +34,7 @@ def main(args: list[str], lib_dir: str) -> None:
     of the manifest), `layers` (how many the image has), `uploads` and `upload_bytes` (how many are
     in the layout, and their size together). The image is in the OCI layout `layout`, under the same
     tag; layers may be absent that the repository has. Prints what is done on standard error. Raises
-    `ToolError`, and then has not changed the tag.
+    `ToolError`, and then has not changed the tag, or says that it has.
     """
     if len(args) != 1:
         raise ToolError("usage: push SPEC")
@@ -54,11 +54,8 @@ def main(args: list[str], lib_dir: str) -> None:
 def _push(spec: dict[str, Any]) -> None:
     image, tag, digest = spec["image"], spec["tag"], spec["digest"]
     name = full_name(image, tag)
-    if spec["uploads"]:
-        what = f"{spec['uploads']} of {spec['layers']} layers, {spec['upload_bytes'] / 1e6:.1f} MB"
-    else:
-        what = f"no layer, all {spec['layers']} are there"
-    _say(f"pushing {name}: {what}")
+    what = f"{spec['uploads']} of {spec['layers']} layers, {spec['upload_bytes'] / 1e6:.1f} MB"
+    _say(f"pushing {name}{f': {what}, are not there yet' if spec['uploads'] else ''}")
     skopeo = Skopeo(image, read_access(), SCRATCH, "push")
     seconds = skopeo.timeout if spec["uploads"] else skopeo.short_timeout
     deadline = time.monotonic() + seconds
@@ -70,7 +67,7 @@ def _push(spec: dict[str, Any]) -> None:
     threading.Thread(target=_show_life, args=(name, done), daemon=True).start()
     try:
         _attempt(lambda: skopeo.push(f"oci:{LAYOUT}:{tag}", tag, left()), left)
-        there = f"sha256:{hashlib.sha256(skopeo.manifest(tag)).hexdigest()}"
+        there = _digest_of(skopeo, name, tag)
     finally:
         done.set()
     if there != digest:
@@ -79,6 +76,15 @@ def _push(spec: dict[str, Any]) -> None:
             "same tag meanwhile; publish again, or use another tag"
         )
     _say(f"pushed {name} as {digest}")
+
+
+def _digest_of(skopeo: Skopeo, name: str, tag: str) -> str:
+    try:
+        return f"sha256:{hashlib.sha256(skopeo.manifest(tag)).hexdigest()}"
+    except RegistryError as error:
+        raise ToolError(
+            f"{name} was pushed, but its digest cannot be checked: {error.reason}"
+        ) from error
 
 
 def _attempt(push: Callable[[], None], left: Callable[[], int]) -> None:
@@ -90,7 +96,7 @@ def _attempt(push: Callable[[], None], left: Callable[[], int]) -> None:
             again = error.kind in (TEMPORARY, UNREACHABLE)
             if not again or pause is None or left() <= pause:
                 raise
-            _say(f"{error}; trying again in {pause} s")
+            _say(f"another attempt in {pause} s, as this one failed: {error}")
             time.sleep(pause)
 
 
