@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
 import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence, Tuple
 
@@ -16,7 +20,7 @@ from support.buildgrid import BuildGrid, Link
 from support.debian_image import debian_with_python
 from support.docker_engine import docker_engine
 from support.registry import Fault, Gate, Registry, write_auth_file
-from support.workspace import Repo, Run
+from support.workspace import PROJECT, Repo, Run
 
 PASSWORD = "s3cr3t-Passw0rd"
 BIG = 3_000_000
@@ -91,6 +95,22 @@ def registries(**named: Dict[str, object]) -> str:
 def results(run: Run) -> List[str]:
     """What Pants says in the end: a line for each name, without its sign."""
     return [line[2:] for line in run.stderr.splitlines() if line[:2] in ("✓ ", "✕ ", "- ")]
+
+
+def sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def processes_with(word: str) -> List[str]:
+    """The ids of the processes that have the word among their arguments."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if word.encode() in (process / "cmdline").read_bytes():
+                found.append(process.name)
+        except OSError:
+            pass
+    return found
 
 
 def uploads(requests: Sequence[str]) -> List[str]:
@@ -211,6 +231,20 @@ def test_names(machine: Repo, registry: Registry, folder: Path) -> None:
     run = machine.pants("publish", "up/names:full")
     assert list(registry.tags("a/b").values()) == [digest["full"]]
 
+    # What `package` writes makes no difference, nor does the kind of layers, or of target.
+    kinds = {
+        "zstd": image("zstd", contents=[":note"], compression="zstd"),
+        "archive": image("archive", contents=[":note"], output_format="docker-archive"),
+        "metadata": image("metadata", contents=[":note"], output_format="metadata"),
+        "single": image("single", contents=[":note"]).replace("_layered(", "_image("),
+    }
+    write_app(machine, "kinds", "kinds", *kinds.values())
+    default = registries(default={"address": registry.address})
+    machine.pants(default, "package", *(f"kinds:{kind}" for kind in kinds))
+    machine.pants(default, "publish", *(f"kinds:{kind}" for kind in kinds))
+    for kind in kinds:
+        assert list(registry.tags(f"kinds/{kind}").values()) == [machine.digest(f"kinds/{kind}")]
+
     no_registry = (
         "The 'registries' field in target up/names:none names no registry, so there is none to "
         "publish up/names/none:"
@@ -330,7 +364,7 @@ PASSING: Dict[str, Fault] = {
     "500": Fault("PUT", "/manifests/", 500, times=1),
     "503": Fault("PATCH", "/uploads/", 503, times=2),
     "dies": Fault("PATCH", "/uploads/", die_after=100_000, times=1),
-    "cannot say": Fault("HEAD", "/blobs/", 500, times=12),
+    "cannot say": Fault("HEAD", "/blobs/", 500, times=6),  # five layers, and one that is nowhere
 }
 
 
@@ -373,11 +407,45 @@ def test_failures(machine: Repo, registry: Registry) -> None:
         assert run.exit_code == 1
         expected = f"error: {name} was pushed, but its digest cannot be checked: {host} refuses "
         assert expected in run.stderr
+        # Somebody else is faster with the same tag.
+        other = b'{"schemaVersion": 2}'
+        kind = {"Content-Type": "application/vnd.oci.image.manifest.v1+json"}
+        run, digest = publish("raced", Fault("GET", "/manifests/", 200, kind, other))
+        assert run.exit_code == 1
+        expected = f"error: {name} is {sha256(other)} now, not {digest} that was pushed: somebody "
+        assert expected in run.stderr
+        # It is stopped in the middle.
+        before = registry.tags("fail")
+        machine.write("fail/big0.bin", random.Random("stopped").randbytes(BIG))
+        gate.faults = [Fault("PATCH", "/uploads/", hang=True)]
+        gate.requests.clear()
+        with subprocess.Popen(
+            [str(PROJECT / "pants"), *machine.options, "publish", "fail:img"],
+            cwd=machine.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as stopped:
+            while not any(line.startswith("PATCH ") for line in gate.requests):
+                assert stopped.poll() is None
+                time.sleep(0.1)
+            assert processes_with(name)
+            stopped.send_signal(signal.SIGINT)
+            _, errors = stopped.communicate(timeout=60)
+        assert stopped.returncode != 0 and "Traceback" not in errors, errors
+        deadline = time.monotonic() + 30
+        while processes_with(name):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert registry.tags("fail") == before
         for what, fault in PASSING.items():
             run, digest = publish(f"passing {what}", fault)
             assert run.exit_code == 0 and fault.times == 0, f"{what}\n{run.output}"
             assert registry.tags("fail") == {"latest": digest}
-            assert ("another attempt in 1 s" in run.stderr) == (what != "429")  # skopeo's own
+            # skopeo itself waits for what `Retry-After` says, where it can repeat a request.
+            again = "another attempt in 1 s, as this one failed: cannot push" in run.stderr
+            assert again == (what not in ("429", "cannot say")), run.output
             warned = f"It is not known which layers {host}/fail has" in run.output
             assert warned == (what == "cannot say")
 

@@ -136,6 +136,7 @@ async def prepare_run(
                         to_json_bytes(
                             {
                                 **engine,
+                                "engine": options.engine.value,
                                 "ids": ids,
                                 "names": names,
                                 "layers": len(image.layers),

@@ -124,8 +124,12 @@ def _lacking(image: str, layers: list[dict[str, object]]) -> dict[str, object]:
     # Random, so that no registry can have it.
     nowhere = _digest(os.urandom(32))
     none = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": nowhere, "size": 1}
+    access = read_access()
+    if not access:
+        reason = "it was asked on another machine than this one, without its logins"
+        return {"lacking": None, "hopeless": False, "reason": reason}
     try:
-        skopeo = Skopeo(image, read_access(), SCRATCH, "push")
+        skopeo = Skopeo(image, access, SCRATCH, "push")
         source = _Source([*wanted.values(), none])
         try:
             skopeo.push(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool.skopeo import read_access
@@ -42,6 +42,10 @@ class Engine:
         """The id of the image with this name or id, None if there is none."""
         code, output, _ = self._run("image", "inspect", "--format", "{{.Id}}", name)
         return output.strip() if not code and output.strip() else None
+
+    def first_id(self, names: Iterable[str]) -> str | None:
+        """The id of the first of these that it has."""
+        return next(filter(None, map(self.image_id, names)), None)
 
     def tag(self, image: str, name: str) -> None:
         """Gives the image with this id a name."""
@@ -99,25 +103,34 @@ def find_engine(args: list[str], lib_dir: str) -> None:
     The spec is an object with `engine` (the name of one, or `auto`), `ids` (what an engine may have
     as the image's id: the digest of its configuration, or of its manifest) and `diff_ids`. The
     output is an object with `name`, `program`, `image` (the id it has the image by, or null) and
-    `layers` (how many, from the lowest on, it need not get). Raises `ToolError` where there is no
-    engine.
+    `layers` (how many, from the lowest on, it need not get). The name is null where this process is
+    not on the machine of who started it. Raises `ToolError` where there is no engine.
     """
     if len(args) != 1:
         raise ToolError("usage: find-engine SPEC")
     with open(args[0], encoding="utf-8") as file:
         spec = json.load(file)
-    env = {"PATH": _DEFAULT_PATH, **(read_access().get("env") or {})}
-    engine = _find(spec["engine"], env)
-    image = next(filter(None, map(engine.image_id, spec["ids"])), None)
-    layers = len(spec["diff_ids"]) if image else engine.known_layers(spec["diff_ids"])
-    result: dict[str, Any] = {"name": engine.name, "program": engine.program}
+    access = read_access()
+    result: dict[str, Any] = {"name": None, "program": None, "image": None, "layers": 0}
+    if access:
+        engine = find(spec["engine"], access.get("env") or {})
+        image = engine.first_id(spec["ids"])
+        layers = len(spec["diff_ids"]) if image else engine.known_layers(spec["diff_ids"])
+        result = {"name": engine.name, "program": engine.program, "image": image, "layers": layers}
     with open(OUTPUT, "w", encoding="utf-8") as output:
-        json.dump({**result, "image": image, "layers": layers}, output)
+        json.dump(result, output)
 
 
-def _find(wanted: str, env: Mapping[str, str]) -> Engine:
+def find(wanted: str, env: Mapping[str, str]) -> Engine:
+    """The engine with this name, or for `auto` the first that answers.
+
+    :param env: the user's environment.
+
+    Raises `ToolError` where there is none.
+    """
     from shutil import which
 
+    env = {"PATH": _DEFAULT_PATH, **env}
     path = ":".join(part for part in env["PATH"].split(":") if os.path.isabs(part))
     problems = []
     for name in ENGINES if wanted == "auto" else (wanted,):
