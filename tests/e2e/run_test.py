@@ -166,6 +166,38 @@ def test_an_image_that_is_packaged_as_metadata_runs(machine: Repo, docker: Docke
     assert loaded(done) == "1 of 1 layers"
 
 
+def test_podman(machine: Repo, tmp_path: Path) -> None:
+    """The same with the engine that has no daemon, chosen by an option, or as none other is."""
+    storage = tmp_path / "storage.conf"
+    folders = f'runroot = "{tmp_path}/run"\ngraphroot = "{tmp_path}/graph"'
+    storage.write_text(f'[storage]\ndriver = "vfs"\n{folders}\n')
+    # Where this test runs, it may not raise limits.
+    limits = "--ulimit=nofile=1024:1024 --ulimit=nproc=1024:1024"
+    env = {"CONTAINERS_STORAGE_CONF": str(storage), "DOCKER_HOST": f"unix://{tmp_path}/nothing"}
+
+    def podman(*args: str) -> str:
+        output = subprocess.run(
+            ["podman", *args], env={**os.environ, **env}, stdout=subprocess.PIPE, check=True
+        ).stdout
+        return output.decode().strip()
+
+    machine.pants("package", "app:img")
+    info = machine.info("app/img")
+    name = info["registries"][0]["tags"][0]["name"]
+    for engine, loads, names in (("podman", True, []), ("auto", False, ["localhost/other:x"])):
+        options = [f"--docker-nix-engine={engine}", f"--docker-nix-run-args={limits}"]
+        done = machine.pants(*options, "run", "app:img", "--", "args", "a b", env=env)
+        assert done.stdout == "[a b]\n"
+        assert (f"loading {name} into podman: 4 of 4 layers" in done.stderr) == loads
+        assert podman("image", "inspect", "--format={{.Id}}", name) == info["image_id"][7:]
+        found = podman("images", "--format={{.Repository}}:{{.Tag}}").split()
+        assert sorted(found) == sorted([f"localhost/{name}", *names])
+        podman("tag", name, "other:x")
+        podman("untag", name, f"localhost/{name}")
+    done = machine.pants(*options, "run", "app:img", "--", "exit", "5", env=env, check=False)
+    assert done.exit_code == 5
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(machine: Repo, docker: DockerEngine, number: signal.Signals) -> None:
     """What ends Pants ends the container, which may end in its own way."""

@@ -41,7 +41,10 @@ class Engine:
     def image_id(self, name: str) -> str | None:
         """The id of the image with this name or id, None if there is none."""
         code, output, _ = self._run("image", "inspect", "--format", "{{.Id}}", name)
-        return output.strip() if not code and output.strip() else None
+        found = output.strip()
+        if code or not found:
+            return None
+        return found if ":" in found else f"sha256:{found}"  # podman leaves it out
 
     def first_id(self, names: Iterable[str]) -> str | None:
         """The id of the first of these that it has."""

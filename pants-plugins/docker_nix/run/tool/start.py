@@ -15,6 +15,10 @@ from docker_nix.run.tool.engine import Engine, find
 
 LAYOUT = "layout"
 
+# What makes of a tar with layers an OCI layout, in which images have tags, but no names. Engines
+# but Docker read that rather than the `manifest.json` beside it, which has the names.
+_OCI_FILES = ("./index.json", "./oci-layout")
+
 
 def main(args: list[str], lib_dir: str) -> NoReturn:
     """The command `start SPEC DIRECTORY ARGUMENTS...`: runs a container, and does not return.
@@ -64,7 +68,7 @@ def _load(engine: Engine, spec: dict[str, Any]) -> None:
         try:
             # Its output is a few lines, less than a pipe holds.
             with tarfile.open(fileobj=cast(BinaryIO, loader.stdin), mode="w|") as archive:
-                archive.add(LAYOUT, ".")
+                archive.add(LAYOUT, ".", filter=None if engine.name == "docker" else _unnamed)
             assert loader.stdin
             loader.stdin.close()
         except BrokenPipeError:
@@ -79,6 +83,10 @@ def _load(engine: Engine, spec: dict[str, Any]) -> None:
         raise ToolError(f"`{engine.name} load` failed: {' | '.join(said.splitlines())}{hint}")
 
 
+def _unnamed(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if member.name in _OCI_FILES else member
+
+
 def _image(engine: Engine, spec: dict[str, Any]) -> str:
     """What to run: the image's id, as a name may be another image's by now."""
     image: str | None = spec["image"] or engine.first_id(spec["ids"])
@@ -88,8 +96,7 @@ def _image(engine: Engine, spec: dict[str, Any]) -> str:
         if engine.image_id(name) is None:
             raise ToolError(f"{engine.name} has loaded the image, but has no {name}")
         return name
-    if spec["image"] is not None:
-        for name in spec["names"]:
-            if engine.image_id(name) != image:
-                engine.tag(image, name)
+    for name in spec["names"]:
+        if engine.image_id(name) != image:
+            engine.tag(image, name)
     return image
