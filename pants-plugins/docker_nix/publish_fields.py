@@ -28,7 +28,7 @@ class RegistriesField(StringSequenceField):
 
         The image is named `REGISTRY/REPOSITORY:TAG` for each of them, and `{bin_name()} publish`
         pushes it there. Without any registry its name is `REPOSITORY:TAG`, and it cannot be
-        published. Docker Hub is `docker.io`.
+        published: not even Docker Hub is meant unless it is named.
         """
     )
 

@@ -211,11 +211,13 @@ def test_names(machine: Repo, registry: Registry, folder: Path) -> None:
     assert results(run) == [
         f"{repository}:1 published to {repository}@{digest['img']}.",
         f"{repository}:extra published to {repository}@{digest['img']}.",
-        f"{second}/img-up/names/img:1 published to "
-        f"{second}/img-up/names/img@{digest['img']}.",
+        f"{second}/img-up/names/img:1 published to " f"{second}/img-up/names/img@{digest['img']}.",
         "second/img-up/names/img:1 skipped (by `use_local_alias` on registry @second).",
     ]
-    assert registry.tags("up/names/img-up/names/img") == {"1": digest["img"], "extra": digest["img"]}
+    assert registry.tags("up/names/img-up/names/img") == {
+        "1": digest["img"],
+        "extra": digest["img"],
+    }
     assert registry.tags("img-up/names/img") == {"1": digest["img"]}
     names = {tag["name"] for r in machine.info("up.names/img")["registries"] for tag in r["tags"]}
     assert names == {line.split()[0] for line in results(run)}
@@ -415,7 +417,7 @@ def test_failures(machine: Repo, registry: Registry) -> None:
         expected = f"error: {name} is {sha256(other)} now, not {digest} that was pushed: somebody "
         assert expected in run.stderr
         # It is stopped in the middle.
-        before = registry.tags("fail")
+        unmoved = registry.tags("fail")
         machine.write("fail/big0.bin", random.Random("stopped").randbytes(BIG))
         gate.faults = [Fault("PATCH", "/uploads/", hang=True)]
         gate.requests.clear()
@@ -438,7 +440,7 @@ def test_failures(machine: Repo, registry: Registry) -> None:
         while processes_with(name):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert registry.tags("fail") == before
+        assert registry.tags("fail") == unmoved
         for what, fault in PASSING.items():
             run, digest = publish(f"passing {what}", fault)
             assert run.exit_code == 0 and fault.times == 0, f"{what}\n{run.output}"
@@ -459,9 +461,10 @@ relocated_files(name="bin", files_targets=[":busybox"], src="run", dest="bin")
 def test_what_is_published_is_what_runs(folder: Path, registry: Registry) -> None:
     """Run, publish, pull back by digest with the engine, run again: with a login and without."""
     root = folder / "secured"
-    with docker_engine() as docker, Registry(
-        root / "registry", users={"joe": PASSWORD}, tls=True
-    ) as secured:
+    with (
+        docker_engine() as docker,
+        Registry(root / "registry", users={"joe": PASSWORD}, tls=True) as secured,
+    ):
         login = secured.auth_file(root / "keys/config.json", "joe")
         wrong = write_auth_file(root / "wrong/config.json", secured.address, "joe", "no-password")
         env = {"DOCKER_HOST": docker.host, "DOCKER_CONFIG": str(login.parent)}
@@ -560,7 +563,9 @@ def test_bytes_of_a_small_change(folder: Path) -> None:
             )
             repo.write("service/lib.bin", random.Random(1).randbytes(BIG))
             repo.write("service/service.py", f"print('serving')\n{line}\n")
-            pull = f"docker_nix_pull(name='debian', image_name='{host}/base', image_digest='{base}')"
+            pull = (
+                f"docker_nix_pull(name='debian', image_name='{host}/base', image_digest='{base}')"
+            )
             target = image(
                 "img",
                 from_image=":debian",

@@ -285,9 +285,10 @@ class StubRegistry:
 
 @dataclass
 class Fault:
-    """What a `Gate` does with requests of this method (any, if empty) whose path has this in it: the
-    first `times` of them are answered with `status`, or with nothing (`hang`), or their connection is broken
-    after `die_after` bytes of their body.
+    """What a `Gate` does with requests of this method (any, if empty) whose path has this in it.
+
+    The first `times` of them are answered with `status`, or with nothing (`hang`), or their
+    connection is broken after `die_after` bytes of their body.
     """
 
     method: str

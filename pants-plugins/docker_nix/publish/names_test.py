@@ -64,7 +64,11 @@ def test_local_alias() -> None:
         ("", {}, "The 'repository' field is '', and '' is not a legal image name. "),
         ("{name}/", {}, "The 'repository' field is '{name}/', and 'image/' is not a legal image n"),
         (None, {"repository": "ü"}, "The repository of the registry 'own' is 'ü', and 'ü' is not"),
-        (None, {"extra_image_tags": (".",)}, "The extra_image_tags of the registry 'own' have '.',"),
+        (
+            None,
+            {"extra_image_tags": (".",)},
+            "The extra_image_tags of the registry 'own' have '.',",
+        ),
     ],
 )
 def test_names_that_cannot_be(

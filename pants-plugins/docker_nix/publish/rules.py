@@ -39,7 +39,7 @@ from docker_nix.assemble.image_config import to_json_bytes
 from docker_nix.assemble.layout import Layout, LayoutRequest
 from docker_nix.base.types import TargetImageRequest
 from docker_nix.errors import field_error
-from docker_nix.layer.tool.skopeo_errors import registry_of
+from docker_nix.layer.tool.skopeo_errors import names_registry
 from docker_nix.layer.tool_process import (
     CACHES,
     TOOL_DIR,
@@ -203,14 +203,6 @@ def _skip_reason(name: ImageName, registries: DockerRegistries) -> str:
     return ""
 
 
-def _has_registry(name: ImageName) -> bool:
-    return (
-        name.address is not None
-        or registry_of(name.image) != "docker.io"
-        or (name.image.startswith("docker.io/"))
-    )
-
-
 @rule(desc="Publish an image", level=LogLevel.DEBUG)
 async def publish_image(
     request: PublishImageRequest, options: DockerNixSubsystem
@@ -223,12 +215,12 @@ async def publish_image(
         reason = f"(by `{field_set.skip_push.alias}` on {field_set.address})"
         full_names = tuple(name.full for name in names)
         return PublishProcesses([PublishPackages(full_names, description=reason)])
-    if not all(map(_has_registry, names)):
+    if not all(name.address or names_registry(name.image) for name in names):
         raise field_error(
             field_set.address,
             field_set.registries.alias,
             f"names no registry, so there is none to publish {names[0].full} to.",
-            "Name one in the field, as 'host:port' ('docker.io' for Docker Hub), or mark one in "
+            "Name one in the field, as 'host' or 'host:port', or mark one in "
             "[docker-nix].registries with `default = true`; or set skip_push=True.",
         )
     pushed: Dict[str, List[ImageName]] = {}

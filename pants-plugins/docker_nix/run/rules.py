@@ -113,12 +113,13 @@ async def prepare_run(
             ),
         )
     except ToolFailed as e:
-        reason = e.output[len("error: ") :] if e.output.startswith("error: ") else e.output
+        prefix = "error: "
+        reason = e.output[len(prefix) :] if e.output.startswith(prefix) else e.output
         raise DockerNixError(
-            f"The target {request.address} cannot be run. {reason}.\n\nInstall or start a container "
-            "engine (Docker, Podman or nerdctl), or choose one with [docker-nix].engine. To run "
-            f"the image elsewhere, write it with `{bin_name()} package {request.address}`, which "
-            "says how to load it."
+            f"The target {request.address} cannot be run. {reason}.\n\nInstall or start a "
+            "container engine (Docker, Podman or nerdctl), or choose one with "
+            "[docker-nix].engine. To run the image elsewhere, write it with "
+            f"`{bin_name()} package {request.address}`, which says how to load it."
         ) from e
     (file,) = await Get(DigestContents, Digest, found.digest)
     engine = json.loads(file.content)

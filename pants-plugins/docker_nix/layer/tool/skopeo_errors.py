@@ -27,10 +27,13 @@ class RegistryError(ToolError):
 
 def registry_of(image: str) -> str:
     """The registry that an image's name begins with, or else, as everywhere, Docker Hub."""
+    return image.partition("/")[0] if names_registry(image) else "docker.io"
+
+
+def names_registry(image: str) -> bool:
+    """Whether the name of an image begins with a registry."""
     first, slash, _ = image.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
-        return first
-    return "docker.io"
+    return bool(slash) and (first == "localhost" or "." in first or ":" in first)
 
 
 # Pattern in skopeo's message -> what is wrong. The words in braces are `host`, `image`, `seconds`,

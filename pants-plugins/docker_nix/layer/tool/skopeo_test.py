@@ -302,7 +302,8 @@ PUSH_MESSAGES = {
         "does not take an upload of that size (413, <html>)",
     ),
     "writing manifest: uploading manifest v1 to {image}: tag invalid: The image tag 'v1' already "
-    "exists in the 'app' repository and cannot be overwritten because the repository is immutable.": (
+    "exists in the 'app' repository and cannot be overwritten because the repository is "
+    "immutable.": (
         OTHER,
         "does not let the tag be given to another image (cannot be overwritten because the ",
     ),
@@ -327,10 +328,13 @@ PUSH_MESSAGES = {
         "has a fault of its own (StatusCode: 502, <html>); try again later",
     ),
     "too many requests to registry": (TEMPORARY, "(too many requests); wait, or log in with"),
-    'writing blob: Patch \\"https://{host}/v2/{name}/blobs/uploads/x\\": write tcp 1: use of closed '
-    "network connection": (TEMPORARY, "broke off (use of closed network connection); try again"),
-    'pinging container registry {host}: Get \\"https://{host}/v2/\\": dial tcp: connect: connection '
-    "refused": (UNREACHABLE, "cannot be reached (connection refused)"),
+    'writing blob: Patch \\"https://{host}/v2/{name}/blobs/uploads/x\\": write tcp 1: '
+    "use of closed network connection": (
+        TEMPORARY,
+        "broke off (use of closed network connection); try again",
+    ),
+    'pinging container registry {host}: Get \\"https://{host}/v2/\\": dial tcp: connect: '
+    "connection refused": (UNREACHABLE, "cannot be reached (connection refused)"),
     "context deadline exceeded": (LATE, "did not answer in time (context deadline exceeded, 60 s)"),
 }
 

@@ -41,7 +41,9 @@ def test_layers_from_the_lowest_on(tmp_path: Path) -> None:
 
 def test_a_store_that_wants_blobs_is_given_all(tmp_path: Path) -> None:
     status = '[["driver-type","io.containerd.snapshotter.v1"]]'
-    assert docker(tmp_path, IMAGES + f"\"info --format\") echo '{status}';;").known_layers(LAYERS) == 0
+    assert (
+        docker(tmp_path, IMAGES + f"\"info --format\") echo '{status}';;").known_layers(LAYERS) == 0
+    )
     assert docker(tmp_path, IMAGES + '"info --format") exit 1;;').known_layers(LAYERS) == 0
     podman = Engine("podman", str(tmp_path / "docker"), {})
     assert podman.known_layers(LAYERS) == 0

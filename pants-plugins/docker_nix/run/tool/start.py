@@ -23,11 +23,12 @@ _OCI_FILES = ("./index.json", "./oci-layout")
 def main(args: list[str], lib_dir: str) -> NoReturn:
     """The command `start SPEC DIRECTORY ARGUMENTS...`: runs a container, and does not return.
 
-    The spec is an object with `name` and `program` of the engine (null where it is still to be found,
-    as `engine` says), `image` (the id that it has the image by, or null), `ids` (those that it may have once it is loaded), `names` (what the image is
-    called), `layers` (how many), `loads` and `load_bytes` (how many are in the layout, and their
-    size together), and `args` (for the engine's `run`, before the image). The layout to load is in
-    `layout`. The engine runs in DIRECTORY; ARGUMENTS are for the container.
+    The spec is an object with `name` and `program` of the engine (null where it is still to be
+    found, as `engine` says), `image` (the id that it has the image by, or null), `ids` (those that
+    it may have once it is loaded), `names` (what the image is called), `layers` (how many), `loads`
+    and `load_bytes` (how many are in the layout, and their size together), and `args` (for the
+    engine's `run`, before the image). The layout to load is in `layout`. The engine runs in
+    DIRECTORY; ARGUMENTS are for the container.
     """
     if len(args) < 2:
         raise ToolError("usage: start SPEC DIRECTORY ARGUMENTS...")
