@@ -606,3 +606,28 @@ def test_bytes_of_a_small_change(folder: Path) -> None:
         # Far below the smallest layer that did not change.
         for cached, sent in ((built, sent_built), (fetched, sent_fetched), (again, sent_again)):
             assert cached < BIG and sent < 100_000
+
+
+def test_layers_that_the_cache_has_lost_are_built_again(folder: Path, registry: Registry) -> None:
+    """The cache forgets a blob that it has told of, which is needed only for the upload."""
+    root = folder / "lost"
+    with BuildGrid(root / "grid") as grid:
+        machines = []
+        for name in ("a", "b"):
+            repo = make_machine(
+                root / name,
+                f"--remote-store-address=grpc://127.0.0.1:{grid.port}",
+                "--remote-cache-read",
+                "--remote-cache-write",
+                "--cache-content-behavior=defer",
+                pantsd=False,
+            )
+            target = image("img", image_tags=["v1"], registries=[registry.address])
+            write_app(repo, "lost", "note", target)
+            machines.append(repo)
+        machines[0].pants("package", "lost:img")
+        for layer in machines[0].info("lost/img")["docker_nix"]["layers"][:2]:
+            grid.evict(layer["digest"])
+        run = machines[1].pants("publish", "lost:img")
+        assert run.output.count("Completed: Packing a layer of ") == 2
+        assert registry.tags("lost/img") == {"v1": machines[0].digest("lost/img")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,7 @@ case $1 in
   exit) exit "$2";;
   env) echo "$GREETING $SECRET";;
   cat) cat;;
+  tty) test -t 0 && test -t 1 && echo terminal || echo pipe;;
   wait) trap 'echo stopped; exit 7' INT TERM; echo ready; while :; do sleep 0.1; done;;
 esac
 """
@@ -115,6 +117,19 @@ def test_run(machine: Repo, docker: DockerEngine) -> None:
     done = run(machine, docker, "run", "app:img", "--", "exit", "42", check=False)
     assert done.exit_code == 42
     assert docker.run_client("ps", "--all", "--quiet") == b""
+
+    # On a terminal the container has one; `script` makes one.
+    assert run(machine, docker, "run", "app:img", "--", "tty").stdout == "pipe\n"
+    line = shlex.join([str(PROJECT / "pants"), *machine.options, "run", "app:img", "--", "tty"])
+    terminal = subprocess.run(
+        ["script", "--quiet", "--return", "--command", line, "/dev/null"],
+        cwd=machine.root,
+        env={**os.environ, "DOCKER_HOST": docker.host},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert (terminal.returncode, "terminal" in terminal.stdout) == (0, True), terminal.stdout
 
     # A pipe goes in, and comes out.
     command = [str(PROJECT / "pants"), *machine.options, "run", "app:img", "--", "cat"]
