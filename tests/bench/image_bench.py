@@ -24,10 +24,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 BENCH = Path(__file__).resolve().parent
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "pants-plugins")]
 
-from docker_nix.layer.tool.testing import install_tool  # noqa: E402
-
 from bench.corpus import fetch  # noqa: E402
 from bench.measure import Table, peak_memory  # noqa: E402
+from docker_nix.layer.tool.testing import install_tool  # noqa: E402
 from support.workspace import BACKENDS, Repo  # noqa: E402
 
 _MEMORY = Path("/dev/shm")

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import pytest
+
 from docker_nix.layer.tool.skopeo import ACCESS_DIRECTORY
 from docker_nix.layer.tool.testing import install_tool
 from docker_nix.pull import access
-
 from support.registry import Answer, Registry, StubRegistry, write_auth_file
 
 PASSWORD = "s3cr3t-Passw0rd"
