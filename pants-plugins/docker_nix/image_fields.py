@@ -518,6 +518,9 @@ class CompressionField(StringField):
         return value
 
 
+OUTPUT_FORMATS = ("oci", "docker-archive", "metadata")
+
+
 class OutputFormatField(StringField):
     alias = "output_format"
     default = "oci"
@@ -531,7 +534,11 @@ class OutputFormatField(StringField):
 
         - `docker-archive`: one `.tar` file for old tools, with uncompressed layers.
 
-        A `.docker-info.json` with names, digests and layers stands beside either.
+        - `metadata`: the OCI image layout without the layers, which are not fetched for it either:
+        for a build that publishes the image and has no other use for it.
+
+        A `.docker-info.json` with names, digests and layers stands beside each. The option
+        `[docker-nix].output_format` overrides this field for all images.
         """
     )
 
@@ -539,7 +546,7 @@ class OutputFormatField(StringField):
     def compute_value(cls, raw_value: Optional[str], address: Address) -> str:
         value = super().compute_value(raw_value, address)
         assert value is not None
-        check_choice(cls.alias, address, value, ("oci", "docker-archive"))
+        check_choice(cls.alias, address, value, OUTPUT_FORMATS)
         return value
 
 

@@ -6,16 +6,18 @@ from typing import Iterable, Type
 
 from pants.engine.target import Target
 
-from docker_nix.assemble import package
+from docker_nix.assemble import layout, package
 from docker_nix.assemble import rules as assemble
 from docker_nix.base import rules as base
 from docker_nix.export import rules as export
 from docker_nix.layer import rules as layer
 from docker_nix.look import rules as look
+from docker_nix.publish import rules as publish
 from docker_nix.pull import rules as pull
 from docker_nix.resolve import image_contents
 from docker_nix.resolve import rules as resolve
 from docker_nix.resolve.python import rules as python
+from docker_nix.run import rules as run
 from docker_nix.target_types import (
     DockerNixExportTarget,
     DockerNixImageTarget,
@@ -44,7 +46,10 @@ def rules() -> Iterable[object]:
         *pull.rules(),
         *base.rules(),
         *assemble.rules(),
+        *layout.rules(),
         *package.rules(),
         *export.rules(),
         *look.rules(),
+        *publish.rules(),
+        *run.rules(),
     ]

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Iterator, Optional
 
 from pants.backend.docker.registries import DockerRegistries, DockerRegistryOptions
 from pants.core.util_rules.search_paths import ExecutableSearchPathsOptionMixin
 from pants.option.errors import BooleanConversionError
-from pants.option.option_types import DictOption, EnumOption, IntOption, StrListOption, StrOption
+from pants.option.option_types import (
+    DictOption,
+    EnumOption,
+    IntOption,
+    ShellStrListOption,
+    StrListOption,
+    StrOption,
+)
 from pants.option.parser import Parser
 from pants.option.subsystem import Subsystem
+from pants.util.docutil import bin_name
 from pants.util.memo import memoized_property
 from pants.util.strutil import softwrap
 
 from docker_nix.assemble.image_config import is_image_name
 from docker_nix.errors import DockerNixError
+from docker_nix.image_fields import OUTPUT_FORMATS
 from docker_nix.resolve.python.fields import PythonLayering
 
 _REGISTRY_KEYS = {
@@ -24,6 +34,15 @@ _REGISTRY_KEYS = {
     "insecure",
     "ca_file",
 }
+
+
+class Engine(Enum):
+    """What runs containers; each is the name of its command."""
+
+    auto = "auto"
+    docker = "docker"
+    podman = "podman"
+    nerdctl = "nerdctl"
 
 
 @dataclass(frozen=True)
@@ -55,8 +74,15 @@ class DockerNixSubsystem(Subsystem):
                 ca_file = "build-support/ca.pem"  # certificates to trust, PEM
                 insecure = false                  # true: plain HTTP, or any certificate
 
-            The other keys of `[docker].registries` may be there, too; pulling does not use them. A
-            registry on a loopback address may be plain HTTP without being listed.
+            The other keys are those of `[docker].registries`, and say how images are published:
+
+                default = true               # for images without `registries`; so has `default`
+                repository = "team/{name}"   # instead of the target's
+                extra_image_tags = ["latest"]
+                skip_push = false            # true: named after it, not published there
+                use_local_alias = false      # true: on this machine also named `internal/…`
+
+            A registry on a loopback address may be plain HTTP without being listed.
 
             Credentials do not belong here: log in with `docker login` or `skopeo login`.
             """
@@ -67,10 +93,11 @@ class DockerNixSubsystem(Subsystem):
     env_vars = StrListOption(
         help=softwrap(
             """
-            Names of environment variables for the processes that speak to registries, such as those
-            that a credential helper reads, and for Nix. They are passed on at run time and are part
-            of no cache key. Those that `skopeo` and Nix themselves know (for the home directory,
-            authentication files, proxies and certificates) are always passed on.
+            Names of environment variables for the processes that speak to registries and to
+            engines, such as those that a credential helper reads, and for Nix. They are passed on
+            at run time and are part of no cache key. Those that `skopeo`, the engines and Nix
+            themselves know (for the home directory, authentication files, proxies, certificates,
+            and where an engine listens) are always passed on.
             """
         ),
     )
@@ -80,7 +107,18 @@ class DockerNixSubsystem(Subsystem):
         help=softwrap(
             """
             After how many seconds one exchange with a registry, such as fetching the layers of an
-            image, is given up.
+            image, or pushing them with all attempts, is given up.
+            """
+        ),
+    )
+
+    output_format = StrOption(
+        default=None,
+        help=softwrap(
+            f"""
+            What `{bin_name()} package` writes for every image, instead of what the image's
+            `output_format` field says: {", ".join(f"`{name}`" for name in OUTPUT_FORMATS)}. With
+            `metadata`, no layer is fetched or written, in a build that publishes images.
             """
         ),
     )
@@ -105,6 +143,47 @@ class DockerNixSubsystem(Subsystem):
             """
         ),
     )
+
+    engine = EnumOption(
+        default=Engine.auto,
+        help=softwrap(
+            f"""
+            The container engine of `{bin_name()} run`. `auto` is the first one that is installed
+            and answers.
+            """
+        ),
+    )
+
+    run_args = ShellStrListOption(
+        help=softwrap(
+            f"""
+            Arguments of the engine's `run` command, as in
+            `{bin_name()} run --docker-nix-run-args="--publish 8080:80" path/to:image -- ARGUMENTS`.
+
+            Before them stand `--rm`, `--interactive` and, on a terminal, `--tty`, which they may
+            take back: `--rm=false`.
+            """
+        ),
+    )
+
+    run_env = StrListOption(
+        help=softwrap(
+            f"""
+            Environment variables of the container in `{bin_name()} run`: `NAME=value`, or `NAME`
+            for the value that it has where `{bin_name()}` is run.
+            """
+        ),
+    )
+
+    @property
+    def checked_output_format(self) -> Optional[str]:
+        """The option `output_format`. Raises DockerNixError."""
+        if self.output_format not in (None, *OUTPUT_FORMATS):
+            raise DockerNixError(
+                f"The option [docker-nix].output_format is {self.output_format!r}.\n\nIt must be "
+                f"one of {', '.join(OUTPUT_FORMATS)}."
+            )
+        return self.output_format
 
     @memoized_property
     def parsed_registries(self) -> DockerRegistries:
@@ -135,6 +214,17 @@ class DockerNixSubsystem(Subsystem):
                     raise DockerNixError(
                         f"{where} with {options[key]!r} for {key!r}.\n\nIt must be true or false."
                     ) from e
+            if not isinstance(options.get("repository") or "", str):
+                raise DockerNixError(
+                    f"{where} with {options['repository']!r} for 'repository'.\n\nIt must be a "
+                    'string such as "team/{name}".'
+                )
+            tags = options.get("extra_image_tags") or []
+            if not isinstance(tags, (list, tuple)) or not all(isinstance(t, str) for t in tags):
+                raise DockerNixError(
+                    f"{where} with {tags!r} for 'extra_image_tags'.\n\nIt must be a list of "
+                    'strings such as ["latest"].'
+                )
         return DockerRegistries.from_dict(self.registries)
 
     def transports(self, build_root: str) -> Iterator[RegistryTransport]:

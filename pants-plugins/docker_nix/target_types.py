@@ -43,6 +43,7 @@ from docker_nix.image_fields import (
     UidField,
     VariantField,
 )
+from docker_nix.publish_fields import RegistriesField, RepositoryField, SkipPushField
 from docker_nix.resolve.nix.fields import (
     NixArgumentsField,
     NixAttributeField,
@@ -84,6 +85,9 @@ _IMAGE_FIELDS = (
     PythonBytecodeField,
     CompressionField,
     OutputFormatField,
+    RegistriesField,
+    RepositoryField,
+    SkipPushField,
 )
 
 
@@ -105,8 +109,9 @@ class DockerNixLayeredTarget(Target):
                 config={{"Entrypoint": ["/bin/app"]}},
             )
 
-        Build it with `{bin_name()} package path/to:image`, then load it with
-        `tar -cC dist/path.to/image . | docker load`.
+        Build it with `{bin_name()} package path/to:image`, run it with
+        `{bin_name()} run path/to:image -- ARGUMENTS`, and push it to a registry with
+        `{bin_name()} publish path/to:image`.
         """
     )
 
@@ -140,7 +145,9 @@ class DockerNixImageTarget(Target):
             )
 
         Prefer `docker_nix_layered` where no `run_as_root` is needed: its layers are cached and
-        shared one by one. Build it with `{bin_name()} package path/to:image`.
+        shared one by one. Build it with `{bin_name()} package path/to:image`, run it with
+        `{bin_name()} run path/to:image -- ARGUMENTS`, and push it to a registry with
+        `{bin_name()} publish path/to:image`.
         """
     )
 

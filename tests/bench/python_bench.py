@@ -2,10 +2,10 @@
 
     python3 tests/bench/python_bench.py [--runs 3]
 
-Each of the three is built cold, after an edit of one line, and after an upgrade of one distribution,
-`--runs` times, each time in a repository with an empty store; then it is started in a container.
-The tables have medians, the bytes of layers that the image before does not have (uncompressed), and
-ratios. Nothing is asserted. Needs root, a Docker engine's programs, and Python 3.11.
+Each of the three is built cold, after an edit of one line, and after an upgrade of one
+distribution, `--runs` times, each time in a repository with an empty store; then it is started in a
+container. The tables have medians, the bytes of layers that the image before does not have
+(uncompressed), and ratios. Nothing is asserted. Needs root, a Docker engine, and Python 3.11.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def make_repo(folder: Path, layout: Path, docker: DockerEngine) -> Repo:
             "--python-resolves={'python-default': 'python.lock'}",
             "--python-invalid-lockfile-behavior=ignore",
             "--python-interpreter-constraints=['CPython==3.11.*']",
-            f"--docker-env-vars=['DOCKER_HOST={docker.address}', 'DOCKER_BUILDKIT=0']",
+            f"--docker-env-vars=['DOCKER_HOST={docker.host}', 'DOCKER_BUILDKIT=0']",
             "--docker-build-verbose",
         ],
     )

@@ -337,7 +337,8 @@ BAD: List[Case] = [
     field_value(
         "output-format",
         'output_format="docker"',
-        ("is 'docker'. Did you mean 'docker-archive'? It must be one of docker-archive, " "oci."),
+        "is 'docker'. Did you mean 'docker-archive'? It must be one of docker-archive, metadata, "
+        "oci.",
     ),
     field_value(
         "layers-none",
@@ -386,7 +387,8 @@ BAD: List[Case] = [
             "'contents', 'created', 'dependencies', 'description', 'environment', "
             "'extra_commands', 'from_image', 'from_image_name', 'from_image_tag', 'gid', "
             "'image_name', 'image_tags', 'include_nix_db', 'max_layers', 'os', "
-            "'output_format', 'output_path', 'tags', 'tools', 'uid', 'variant']."
+            "'output_format', 'output_path', 'registries', 'repository', 'skip_push', 'tags', "
+            "'tools', 'uid', 'variant']."
         ),
     ),
     Case(

@@ -739,7 +739,7 @@ BAD_VALUES: List[Tuple[str, str, str]] = [
     ("architecture", "x86_64", ". Did you mean 'amd64'? It must be one of "),
     ("os", "Linux", ". Did you mean 'linux'? It must be one of "),
     ("variant", "v 8", ". Write it as 'v8'."),
-    ("output_format", "tar", ". It must be one of docker-archive, oci."),
+    ("output_format", "tar", ". It must be one of docker-archive, metadata, oci."),
 ]
 
 

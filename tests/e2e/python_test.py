@@ -584,7 +584,8 @@ NO_PYTHON = (
             'from_image="base"',
             "DockerNixError: The modules of x:app cannot be compiled for the image x:img. Taking "
             "the Python of a base image failed.\n\nerror: the Python of the base image cannot "
-            "compile modules here: PYTHON is no ELF file\n\nSet python_bytecode=False on the image.",
+            "compile modules here: PYTHON is no ELF file\n\nSet python_bytecode=False on the "
+            "image.",
             id="bytecode",
         ),
     ],

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 from collections import Counter
@@ -258,6 +259,43 @@ def test_assembly_fetches_no_layer(world: World) -> None:
         assert machine.info("app/all") == info
         for path, digest in outputs(machine).items():
             assert outputs(world.first)[path] == digest
+    finally:
+        machine.close()
+
+
+def test_metadata_needs_no_layer(world: World) -> None:
+    """With `defer` and `metadata`, what describes an image is written, and no layer comes."""
+    info = world.first.info("app/all")
+    machine = make_machine(world.root / "metadata", world.link, "--cache-content-behavior=defer")
+    machine.write("app/BUILD", _BUILD.replace('"docker-archive"', '"metadata"'))
+    try:
+        served = world.link.served
+        machine.pants("--docker-nix-output-format=metadata", "package", "app:all")
+        machine.pants("package", "app:archive")
+        assert world.link.served - served < BIG / 2
+        layout = machine.root / "dist/app/all"
+        config = info["image_id"].replace(":", "/")
+        manifest = info["docker_nix"]["digest"].replace(":", "/")
+        assert sorted(str(f.relative_to(layout)) for f in layout.rglob("*") if f.is_file()) == (
+            sorted([f"blobs/{config}", f"blobs/{manifest}", "index.json", "oci-layout"])
+        )
+        for path, digest in outputs(machine).items():
+            if path.startswith("app/all/"):
+                assert outputs(world.first)[path] == digest
+        described = machine.info("app/all")
+        assert described["docker_nix"].pop("output_format") == "metadata"
+        assert info["docker_nix"].pop("output_format") == "oci"
+        assert described == info
+        # Other tools take it for what it is: an image whose layers are elsewhere.
+        inspected = subprocess.run(
+            ["skopeo", "inspect", "--raw", f"oci:{layout}"], stdout=subprocess.PIPE, check=True
+        )
+        assert f"sha256:{hashlib.sha256(inspected.stdout).hexdigest()}" == machine.digest("app/all")
+        # The layers are written when they are wanted, and gone when they are not.
+        machine.pants("package", "app:all")
+        assert len(list(layout.rglob("*"))) > 8
+        machine.pants("--docker-nix-output-format=metadata", "package", "app:all")
+        assert len([f for f in layout.rglob("*") if f.is_file()]) == 4
     finally:
         machine.close()
 

@@ -101,7 +101,8 @@ class BuildGrid:
 
 
 class Link:
-    """A TCP link to the server at `port`, which counts the bytes it has `served` and can go bad.
+    """A TCP link to the server at `port`, which counts the bytes it has `served`, and those that
+    were `sent` to it, and can go bad.
 
     Its modes: `up`; `down`: refuses connections; `silent`: takes them and what is sent, and never
     answers; `wrong`: answers with what a broken gateway says; `cut`: breaks every connection after
@@ -111,6 +112,7 @@ class Link:
     def __init__(self, port: int) -> None:
         self.port = free_port()
         self.served = 0
+        self.sent = 0
         self._cut_after = 0
         self._mode = "up"
         self._target = port
@@ -177,6 +179,8 @@ class Link:
                 if answers:
                     self.served += len(data)
                     passed += len(data)
+                else:
+                    self.sent += len(data)
                 if self._mode == "cut" and passed > self._cut_after:
                     _reset(source)
                     _reset(sink)

@@ -12,21 +12,24 @@ import time
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Dict, Iterator, Tuple
+from typing import Dict, Iterator, Optional, Set, Tuple
 
 
 class DockerEngine:
     """A running engine, spoken to through the `docker` client."""
 
     def __init__(self, socket: Path) -> None:
-        self.address = f"unix://{socket}"
-        self._environment = {**os.environ, "DOCKER_HOST": self.address}
+        self.host = f"unix://{socket}"
+        self._environment = {**os.environ, "DOCKER_HOST": self.host}
 
-    def run_client(self, *args: str, **kwargs: object) -> bytes:
-        """Run `docker ARGS`, and return its standard output."""
+    def run_client(
+        self, *args: str, docker_config: Optional[Path] = None, **kwargs: object
+    ) -> bytes:
+        """Run `docker ARGS`, with the logins in a directory; return its standard output."""
+        login = {"DOCKER_CONFIG": str(docker_config)} if docker_config else {}
         done = subprocess.run(  # type: ignore[call-overload]
             ["docker", *args],
-            env=self._environment,
+            env={**self._environment, **login},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             **kwargs,
@@ -34,6 +37,10 @@ class DockerEngine:
         message = f"docker {' '.join(args)}:\n{done.stdout!r}\n{done.stderr.decode()}"
         assert done.returncode == 0, message
         return done.stdout
+
+    def image_ids(self) -> Set[str]:
+        """The ids of all images that have a name."""
+        return set(self.run_client("image", "ls", "--quiet", "--no-trunc").decode().split())
 
     def load(self, layout: Path) -> str:
         """Load an OCI layout directory or a docker-archive; the name it was loaded as."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import ssl
 import subprocess
 import threading
@@ -12,9 +13,10 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 from support.buildgrid import free_port
 
@@ -112,6 +114,21 @@ class Registry:
         except OSError:
             return False
         return True
+
+    def requests(self) -> List[str]:
+        """What was asked for so far, in order, as `METHOD PATH STATUS`, without query strings."""
+        found = []
+        for line in (self.folder / "log").read_text(errors="replace").splitlines():
+            match = re.search(r'\] "([A-Z]+) ([^ ?]+)\S* HTTP/[\d.]+" (\d+) ', line)
+            if match:
+                found.append(" ".join(match.groups()))
+        return found
+
+    def tags(self, repository: str) -> Dict[str, str]:
+        """The tags of a repository with their digests, as they lie in its storage."""
+        place = self.folder / "storage/docker/registry/v2/repositories" / repository
+        links = place.glob("_manifests/tags/*/current/link")
+        return {link.parents[1].name: link.read_text() for link in links}
 
     def auth_file(self, path: Path, user: str, password: Optional[str] = None) -> Path:
         """Write what `docker login` writes for `user`, with a wrong password if one is given."""
@@ -264,3 +281,143 @@ class StubRegistry:
             request.wfile.write(body[: len(body) // 2] if answer.cut else body)
         if answer.cut:
             request.close_connection = True
+
+
+@dataclass
+class Fault:
+    """What a `Gate` does with requests of this method (any, if empty) whose path has this in it.
+
+    The first `times` of them are answered with `status`, or with nothing (`hang`), or their
+    connection is broken after `die_after` bytes of their body.
+    """
+
+    method: str
+    path: str
+    status: int = 0
+    headers: Dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    hang: bool = False
+    die_after: Optional[int] = None
+    times: int = 1_000_000
+
+
+class Gate:
+    """An HTTP proxy before the registry at `port`, which lets requests pass but for `faults`.
+
+    `uploaded` is how many bytes of blobs have come; `requests` what was asked, in order.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.faults: List[Fault] = []
+        self.requests: List[str] = []
+        self.uploaded = 0
+        self._port = port
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._server: Optional[ThreadingHTTPServer] = None
+
+    @property
+    def address(self) -> str:
+        """What an image's name begins with."""
+        assert self._server
+        return f"127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Gate:
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _pass(self) -> None:
+                try:
+                    gate._answer(self)
+                except OSError:
+                    self.close_connection = True
+
+            do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = _pass
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server
+        self._ended.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _fault(self, request: BaseHTTPRequestHandler) -> Optional[Fault]:
+        with self._lock:
+            self.requests.append(f"{request.command} {request.path.partition('?')[0]}")
+            for fault in self.faults:
+                fits = fault.method in ("", request.command) and fault.path in request.path
+                if fits and fault.times > 0:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        fault = self._fault(request)
+        if fault and fault.hang:
+            self._ended.wait()
+            request.close_connection = True
+            return
+        body = b""
+        for piece in _body(request):
+            body += piece
+            if request.command in ("PATCH", "PUT") and "/blobs/" in request.path:
+                self.uploaded += len(piece)
+            if fault and fault.die_after is not None and len(body) >= fault.die_after:
+                request.connection.close()
+                request.close_connection = True
+                return
+        if fault and fault.status:
+            _respond(request, fault.status, fault.headers, fault.body)
+            return
+        forwarded = HTTPConnection("127.0.0.1", self._port)
+        forwarded.putrequest(request.command, request.path, True, True)
+        for name, value in request.headers.items():  # some come more than once
+            if name.lower() not in ("transfer-encoding", "content-length"):
+                forwarded.putheader(name, value)
+        forwarded.putheader("Content-Length", str(len(body)))
+        forwarded.endheaders(body)
+        answer = forwarded.getresponse()
+        content = answer.read()
+        kept = {k: v for k, v in answer.getheaders() if k.lower() not in ("date", "connection")}
+        _respond(request, answer.status, kept, content)
+        forwarded.close()
+
+
+def _body(request: BaseHTTPRequestHandler) -> Iterator[bytes]:
+    if request.headers.get("Transfer-Encoding") == "chunked":
+        while True:
+            size = int(request.rfile.readline(), 16)
+            if size:
+                yield request.rfile.read(size)
+            request.rfile.readline()
+            if not size:
+                return
+    left = int(request.headers.get("Content-Length") or 0)
+    while left:
+        piece = request.rfile.read(min(left, 65536))
+        if not piece:
+            return
+        left -= len(piece)
+        yield piece
+
+
+def _respond(
+    request: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str], body: bytes
+) -> None:
+    request.send_response(status)
+    for header, value in headers.items():
+        request.send_header(header, value)
+    if not any(header.lower() == "content-length" for header in headers):
+        request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    if request.command != "HEAD":
+        request.wfile.write(body)

@@ -7,21 +7,35 @@ reads the other, and below `docker_nix` what only this plugin knows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from docker_nix.assemble.image_config import Platform, to_json_bytes
 
 
 @dataclass(frozen=True)
 class ImageName:
-    """One name an image has: `name:tag`."""
+    """One name an image has: `name:tag`, or `registry/name:tag`.
+
+    :param address: of the registry; None without one.
+    :param alias: what `[docker-nix].registries` calls it; None where it is not there.
+    :param uses_local_alias: whether the name begins with the alias, which is for this machine only.
+    """
 
     repository: str
     tag: str
+    address: Optional[str] = None
+    alias: Optional[str] = None
+    uses_local_alias: bool = False
+
+    @property
+    def image(self) -> str:
+        """Without the tag."""
+        registry = self.alias if self.uses_local_alias else self.address
+        return f"{registry}/{self.repository}" if registry else self.repository
 
     @property
     def full(self) -> str:
-        return f"{self.repository}:{self.tag}"
+        return f"{self.image}:{self.tag}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,7 @@ class LayerInfo:
 def docker_info_json(
     *,
     image_id: str,
-    digest: Optional[str],
+    digest: str,
     names: Sequence[ImageName],
     platform: Platform,
     output_format: str,
@@ -49,32 +63,33 @@ def docker_info_json(
     """The report on an image.
 
     :param image_id: `sha256:…` of the configuration.
-    :param digest: `sha256:…` of the manifest, which a registry will know the image by; None where
-        the output has no manifest (`docker-archive`).
+    :param digest: `sha256:…` of the manifest, which a registry knows the image by once it is
+        published.
     """
-    by_repository: Dict[str, list] = {}
+    groups: Dict[Tuple[str, str, str], List[ImageName]] = {}
     for name in names:
-        by_repository.setdefault(name.repository, []).append(name)
+        key = (name.address or "", name.alias or "", name.repository)
+        groups.setdefault(key, []).append(name)
     return to_json_bytes(
         {
             "version": 1,
             "image_id": image_id,
             "registries": [
                 {
-                    "alias": None,
-                    "address": None,
+                    "alias": alias or None,
+                    "address": address or None,
                     "repository": repository,
                     "tags": [
                         {
                             "template": name.tag,
                             "tag": name.tag,
-                            "uses_local_alias": False,
+                            "uses_local_alias": name.uses_local_alias,
                             "name": name.full,
                         }
                         for name in sorted(group, key=lambda n: n.full)
                     ],
                 }
-                for repository, group in sorted(by_repository.items())
+                for (address, alias, repository), group in sorted(groups.items())
             ],
             "docker_nix": {
                 "digest": digest,

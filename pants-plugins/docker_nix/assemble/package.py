@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Iterable, Tuple, Union
+from typing import Iterable, Tuple, Union
 
 from pants.core.goals.package import (
     BuiltPackage,
@@ -25,18 +25,20 @@ from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
-from docker_nix.assemble import manifest as oci
 from docker_nix.assemble.docker_info import ImageName, LayerInfo, docker_info_json
 from docker_nix.assemble.image import BuiltImage, libraries_to_read
 from docker_nix.assemble.image_config import to_json_bytes
+from docker_nix.assemble.layout import Layout, LayoutRequest
 from docker_nix.assemble.rules import ImageFieldSet, LayeredImageFieldSet, SingleImageFieldSet
 from docker_nix.base.types import Blobs, BlobsRequest, LayerIndex, LayerIndexRequest
 from docker_nix.errors import DockerNixError, field_error
 from docker_nix.image_fields import OutputFormatField
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.output_path import checked_output_path
+from docker_nix.publish.image_names import names_of
 from docker_nix.pull.rules import PullFieldSet
 from docker_nix.sizes import size_text
+from docker_nix.subsystem import DockerNixSubsystem
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,22 @@ class PackageImageRequest:
     """A request to write `image` as its target's fields say."""
 
     image: BuiltImage
+    names: Tuple[ImageName, ...]
     address: Address
     output_format: OutputFormatField
     output_path: OutputPathField
 
     @classmethod
     def of(
-        cls, image: BuiltImage, field_set: Union[ImageFieldSet, PullFieldSet]
+        cls,
+        image: BuiltImage,
+        names: Tuple[ImageName, ...],
+        field_set: Union[ImageFieldSet, PullFieldSet],
     ) -> PackageImageRequest:
-        return cls(image, field_set.address, field_set.output_format, field_set.output_path)
+        return cls(image, names, field_set.address, field_set.output_format, field_set.output_path)
 
 
-def _names(image: BuiltImage) -> Tuple[ImageName, ...]:
-    return tuple(ImageName(image.name, tag) for tag in image.tags)
-
-
-def _docker_info(image: BuiltImage, output_format: str) -> bytes:
+def _docker_info(image: BuiltImage, names: Tuple[ImageName, ...], output_format: str) -> bytes:
     layers = [
         LayerInfo(
             kind=layer.kind,
@@ -82,42 +84,17 @@ def _docker_info(image: BuiltImage, output_format: str) -> bytes:
     ]
     return docker_info_json(
         image_id=image.image_id,
-        digest=image.manifest.digest if output_format == "oci" else None,
-        names=_names(image),
+        digest=image.manifest.digest,
+        names=names,
         platform=image.platform,
         output_format=output_format,
         layers=layers,
     )
 
 
-async def _oci_layout(image: BuiltImage) -> Digest:
-    """An OCI image layout that `docker load` takes too. The layers are named, not read."""
-    manifest = image.manifest
-    layers = [layer.descriptor for layer in image.layers]
-    await Get(Blobs, BlobsRequest(image.layers))
-    files: Dict[str, Union[FileContent, FileEntry]] = {
-        descriptor.path: FileEntry(descriptor.path, layer.blob)
-        for descriptor, layer in zip(layers, image.layers)
-    }
-    for path, content in (
-        (image.config.path, image.config_json),
-        (manifest.path, image.manifest_json),
-        ("index.json", oci.index_json(manifest, image.platform, image.tags)),
-        ("oci-layout", oci.OCI_LAYOUT),
-        (
-            "manifest.json",
-            oci.load_manifest_json(
-                image.config.path,
-                [layer.path for layer in layers],
-                [name.full for name in _names(image)],
-            ),
-        ),
-    ):
-        files[path] = FileContent(path, content)
-    return await Get(Digest, CreateDigest(files.values()))
-
-
-async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
+async def _docker_archive(
+    image: BuiltImage, names: Tuple[ImageName, ...], file_name: str
+) -> Digest:
     """One tar for old tools. It has the layers in it, so it is made by a process."""
     await Get(Blobs, BlobsRequest(image.layers))
     blobs = {layer.descriptor.path: layer for layer in image.layers}
@@ -144,7 +121,7 @@ async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
                 {
                     "config_file": "in/config.json",
                     "config_digest_hex": image.image_id.partition(":")[2],
-                    "repo_tags": [name.full for name in _names(image)],
+                    "repo_tags": [name.full for name in names],
                     "layers": [
                         {
                             "file": f"in/{layer.descriptor.path}",
@@ -168,23 +145,36 @@ async def _docker_archive(image: BuiltImage, file_name: str) -> Digest:
 
 
 @rule(desc="Package an image", level=LogLevel.DEBUG)
-async def package_image(request: PackageImageRequest) -> BuiltPackage:
-    image, output_format = request.image, request.output_format.value
+async def package_image(request: PackageImageRequest, options: DockerNixSubsystem) -> BuiltPackage:
+    image, names = request.image, request.names
+    output_format = options.checked_output_format or request.output_format.value
     archive = output_format == "docker-archive"
     path = checked_output_path(request.output_path, "tar" if archive else None)
     try:
         if archive:
-            output = await _docker_archive(image, path)
-            load = f"docker load -i {path}"
+            output = await _docker_archive(image, names, path)
+            use = f"load it with (in the distdir): docker load -i {path}"
         else:
-            output = await Get(Digest, AddPrefix(await _oci_layout(image), path))
-            load = f"tar -cC {path} . | docker load"
+            full = output_format == "oci"
+            layout = await Get(
+                Layout,
+                LayoutRequest(
+                    image,
+                    image.layers if full else (),
+                    tuple(dict.fromkeys(name.tag for name in names)),
+                    tuple(name.full for name in names) if full else (),
+                ),
+            )
+            output = await Get(Digest, AddPrefix(layout.digest, path))
+            use = f"load it with (in the distdir): tar -cC {path} . | docker load"
+            if not full:
+                use = "written without its layers, as its output format is 'metadata'"
     except ToolFailed as e:
         raise DockerNixError(f"The target {request.address} cannot be built. {e}") from e
     stem = path[: -len(".tar")] if path.endswith(".tar") else path
     info_path = f"{stem}.docker-info.json"
     info = await Get(
-        Digest, CreateDigest([FileContent(info_path, _docker_info(image, output_format))])
+        Digest, CreateDigest([FileContent(info_path, _docker_info(image, names, output_format))])
     )
     digest = await Get(Digest, MergeDigests((output, info)))
     size = sum(layer.descriptor.size for layer in image.layers)
@@ -194,10 +184,10 @@ async def package_image(request: PackageImageRequest) -> BuiltPackage:
             BuiltPackageArtifact(
                 path,
                 extra_log_lines=(
-                    *(f"  image: {name.full}" for name in _names(image)),
+                    *(f"  image: {name.full}" for name in names),
                     f"  image ID: {image.image_id}",
                     f"  {len(image.layers)} layers, {size_text(size)}",
-                    f"  load it with (in the distdir): {load}",
+                    f"  {use}",
                 ),
             ),
             BuiltPackageArtifact(info_path),
@@ -206,8 +196,11 @@ async def package_image(request: PackageImageRequest) -> BuiltPackage:
 
 
 @rule
-async def package_layered_image(field_set: LayeredImageFieldSet) -> BuiltPackage:
-    if field_set.output_format.value == "docker-archive" and field_set.compression.value == "zstd":
+async def package_layered_image(
+    field_set: LayeredImageFieldSet, options: DockerNixSubsystem
+) -> BuiltPackage:
+    output_format = options.checked_output_format or field_set.output_format.value
+    if output_format == "docker-archive" and field_set.compression.value == "zstd":
         raise field_error(
             field_set.address,
             "compression",
@@ -215,19 +208,30 @@ async def package_layered_image(field_set: LayeredImageFieldSet) -> BuiltPackage
             "Remove it, or use output_format='oci'.",
         )
     image = await Get(BuiltImage, LayeredImageFieldSet, field_set)
-    return await Get(BuiltPackage, PackageImageRequest, PackageImageRequest.of(image, field_set))
+    names = names_of(image, field_set, options)
+    return await Get(
+        BuiltPackage, PackageImageRequest, PackageImageRequest.of(image, names, field_set)
+    )
 
 
 @rule
-async def package_single_image(field_set: SingleImageFieldSet) -> BuiltPackage:
+async def package_single_image(
+    field_set: SingleImageFieldSet, options: DockerNixSubsystem
+) -> BuiltPackage:
     image = await Get(BuiltImage, SingleImageFieldSet, field_set)
-    return await Get(BuiltPackage, PackageImageRequest, PackageImageRequest.of(image, field_set))
+    names = names_of(image, field_set, options)
+    return await Get(
+        BuiltPackage, PackageImageRequest, PackageImageRequest.of(image, names, field_set)
+    )
 
 
 @rule
 async def package_pulled_image(field_set: PullFieldSet) -> BuiltPackage:
     image = await Get(BuiltImage, PullFieldSet, field_set)
-    return await Get(BuiltPackage, PackageImageRequest, PackageImageRequest.of(image, field_set))
+    names = tuple(ImageName(image.name, tag) for tag in image.tags)
+    return await Get(
+        BuiltPackage, PackageImageRequest, PackageImageRequest.of(image, names, field_set)
+    )
 
 
 def rules() -> Iterable[object]:

@@ -61,6 +61,7 @@ from docker_nix.layer.rules import BuiltLayer, LayerRequest, NixDatabase, RootPa
 from docker_nix.layer.tool.errors import ToolError
 from docker_nix.layer.tool_process import ToolFailed
 from docker_nix.plan.layers import MOST_LAYERS, NoRoomForLayers, plan_layers
+from docker_nix.publish_fields import RegistriesField, RepositoryField
 from docker_nix.resolve.image_contents import ImageContents, ImageContentsRequest
 from docker_nix.resolve.python.interpreter import (
     DEFAULT_PATH,
@@ -97,6 +98,8 @@ class ImageFieldSet(PackageFieldSet):
     variant: VariantField
     compression: CompressionField
     output_format: OutputFormatField
+    registries: RegistriesField
+    repository: RepositoryField
     output_path: OutputPathField
     environment: EnvironmentField
 

@@ -55,6 +55,7 @@ from docker_nix.base.types import (
     FromImageRequest,
     LayerIndex,
     LayerIndexRequest,
+    TargetImageRequest,
 )
 from docker_nix.base_fields import FromImageField
 from docker_nix.errors import field_error
@@ -193,6 +194,22 @@ async def _image_of_archive(request: FromImageRequest, target: Target) -> BuiltI
     )
 
 
+@rule
+async def image_of_target(request: TargetImageRequest) -> BuiltImage:
+    (target,) = await Get(UnexpandedTargets, Addresses((request.address,)))
+    environment = await Get(
+        EnvironmentName, EnvironmentNameRequest, EnvironmentNameRequest.from_target(target)
+    )
+    if LayeredImageFieldSet.is_applicable(target):
+        layered = LayeredImageFieldSet.create(target)
+        return await Get(BuiltImage, {layered: LayeredImageFieldSet, environment: EnvironmentName})
+    if SingleImageFieldSet.is_applicable(target):
+        single = SingleImageFieldSet.create(target)
+        return await Get(BuiltImage, {single: SingleImageFieldSet, environment: EnvironmentName})
+    pulled = PullFieldSet.create(target)
+    return await Get(BuiltImage, {pulled: PullFieldSet, environment: EnvironmentName})
+
+
 @rule(desc="Resolve a base image", level=LogLevel.DEBUG)
 async def resolve_from_image(request: FromImageRequest) -> BuiltImage:
     owner, field = request.owner, request.from_image
@@ -217,17 +234,7 @@ async def resolve_from_image(request: FromImageRequest) -> BuiltImage:
                 "several.",
                 "Remove the field.",
             )
-    environment = await Get(
-        EnvironmentName, EnvironmentNameRequest, EnvironmentNameRequest.from_target(target)
-    )
-    if LayeredImageFieldSet.is_applicable(target):
-        layered = LayeredImageFieldSet.create(target)
-        return await Get(BuiltImage, {layered: LayeredImageFieldSet, environment: EnvironmentName})
-    if SingleImageFieldSet.is_applicable(target):
-        single = SingleImageFieldSet.create(target)
-        return await Get(BuiltImage, {single: SingleImageFieldSet, environment: EnvironmentName})
-    pulled = PullFieldSet.create(target)
-    return await Get(BuiltImage, {pulled: PullFieldSet, environment: EnvironmentName})
+    return await Get(BuiltImage, TargetImageRequest(target.address))
 
 
 async def _index_file(digest: Digest, path: str) -> LayerIndex:

@@ -32,6 +32,13 @@ class FromImageRequest:
 
 
 @dataclass(frozen=True)
+class TargetImageRequest:
+    """A request for the image that the target at `address` builds or pulls."""
+
+    address: Address
+
+
+@dataclass(frozen=True)
 class LayerIndexRequest:
     """A request for what a layer holds. The same for equal layers, whatever image they are of."""
 

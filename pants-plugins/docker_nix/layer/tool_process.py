@@ -41,9 +41,8 @@ from docker_nix.layer.native_libraries import NativeLibrary, NativeLibraryReques
 from docker_nix.resolve.types import Listing
 from docker_nix.subsystem import DockerNixSubsystem
 
-_TOOL_DIR = ".docker-nix"
-_CACHES = FrozenDict({"docker_nix": ".docker-nix-cache"})
-_PACKAGE = "docker_nix.layer.tool"
+TOOL_DIR = ".docker-nix"
+CACHES = FrozenDict({"docker_nix": ".docker-nix-cache"})
 # Pants starts a process while it still looks it up in the remote cache, unless it is told to wait.
 # After a miss or an error it waits no longer; this is for a cache that is slow to answer.
 _CACHE_HEAD_START_MILLIS = 10_000
@@ -83,22 +82,27 @@ class LayerTool:
 
 @dataclass(frozen=True)
 class LayerToolRequest:
-    """A request for the tool with the given native libraries (`deflate`, `zstd`)."""
+    """A request for the tool with the given native libraries (`deflate`, `zstd`).
+
+    :param steps: of which other steps it has the commands, so that those are in no layer's key.
+    """
 
     libraries: Tuple[str, ...]
+    steps: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ToolRun:
     """A run of the layer tool.
 
-    :param command: one of those in the tool's `cli.py`.
+    :param command: one of those in the tool's `cli.py`, or `MODULE:FUNCTION` of another step.
     :param spec: what goes into the JSON file that the command reads. Content only: no name, tag,
         address or path of the machine belongs there.
     :param input_digest: the input trees.
     :param outputs: the files the command writes.
     :param output_directories: the directories it writes.
     :param cores: how many cores the command can make use of.
+    :param steps: as in `LayerToolRequest`.
     :param local: see LocalToolRun, which sets it.
     :param cache_scope: how long its result holds.
     :param attempt: a number to run it again in one run of Pants after it failed. No part of its
@@ -113,6 +117,7 @@ class ToolRun:
     cores: int = 1
     immutable_inputs: FrozenDict[str, Digest] = FrozenDict()
     output_directories: Tuple[str, ...] = ()
+    steps: Tuple[str, ...] = ()
     local: bool = False
     cache_scope: ProcessCacheScope = ProcessCacheScope.SUCCESSFUL
     attempt: int = 0
@@ -155,16 +160,17 @@ class ArchiveIndexRequest:
     hashes: bool = False
 
 
-def _tool_sources() -> Mapping[str, bytes]:
+def _tool_sources(steps: Iterable[str]) -> Mapping[str, bytes]:
     """The program's files, by their path in the tool's folder."""
-    files = {}
-    for package in ("docker_nix", "docker_nix.layer"):
-        files[f"tool/{package.replace('.', '/')}/__init__.py"] = b""
-    for name in sorted(importlib.resources.contents(_PACKAGE)):
-        if name.endswith(".py") and not name.endswith("_test.py") and name != "testing.py":
-            path = f"tool/{_PACKAGE.replace('.', '/')}/{name}"
-            files[path] = importlib.resources.read_binary(_PACKAGE, name)
-    files["start.sh"] = importlib.resources.read_binary(_PACKAGE, "start.sh")
+    files = {"tool/docker_nix/__init__.py": b""}
+    for step in ("layer", *steps):
+        package = f"docker_nix.{step}.tool"
+        files[f"tool/docker_nix/{step}/__init__.py"] = b""
+        for name in sorted(importlib.resources.contents(package)):
+            if name.endswith(".py") and not name.endswith("_test.py") and name != "testing.py":
+                path = f"tool/docker_nix/{step}/tool/{name}"
+                files[path] = importlib.resources.read_binary(package, name)
+    files["start.sh"] = importlib.resources.read_binary("docker_nix.layer.tool", "start.sh")
     return files
 
 
@@ -185,7 +191,7 @@ async def find_interpreter(
         Process(
             ("/bin/sh", "-c", _FIND_INTERPRETER, "find-interpreter", *candidates),
             env={"PATH": ":".join(options.executable_search_path)},
-            append_only_caches=_CACHES,
+            append_only_caches=CACHES,
             cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
             description="Find a Python for the layer tool",
             level=LogLevel.DEBUG,
@@ -209,7 +215,7 @@ async def prepare_tool(request: LayerToolRequest) -> LayerTool:
         Digest,
         CreateDigest(
             FileContent(path, content, is_executable=path == "start.sh")
-            for path, content in _tool_sources().items()
+            for path, content in _tool_sources(request.steps).items()
         ),
     )
     digest = await Get(Digest, MergeDigests((sources, *(library.digest for library in libraries))))
@@ -230,17 +236,17 @@ def _this_machine() -> ExecutionEnvironment:
 @rule
 async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
     tool, spec = await MultiGet(
-        Get(LayerTool, LayerToolRequest(run.libraries)),
+        Get(LayerTool, LayerToolRequest(run.libraries, run.steps)),
         Get(Digest, CreateDigest([FileContent("spec.json", run.spec)])),
     )
     input_digest = await Get(Digest, MergeDigests((spec, run.input_digest)))
     # The number of cores is put into argv when the process starts: the key has the placeholder.
     threads = ("--threads", "{pants_concurrency}") if run.command == "pack" else ()
     process = Process(
-        ("/bin/sh", f"{_TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
+        ("/bin/sh", f"{TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
         input_digest=input_digest,
-        immutable_input_digests={_TOOL_DIR: tool.digest, **run.immutable_inputs},
-        append_only_caches=_CACHES,
+        immutable_input_digests={TOOL_DIR: tool.digest, **run.immutable_inputs},
+        append_only_caches=CACHES,
         output_files=run.outputs,
         output_directories=run.output_directories,
         concurrency_available=run.cores if threads else 0,

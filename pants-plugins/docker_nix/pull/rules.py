@@ -43,20 +43,37 @@ from docker_nix.pull import access
 from docker_nix.sizes import size_text
 from docker_nix.subsystem import DockerNixSubsystem
 
-# What skopeo and credential helpers go by.
+# What skopeo, credential helpers and container engines go by.
 _ENVIRONMENT = (
+    "CONTAINERD_ADDRESS",
+    "CONTAINERD_NAMESPACE",
+    "CONTAINERS_CONF",
+    "CONTAINERS_STORAGE_CONF",
+    "CONTAINER_CONNECTION",
+    "CONTAINER_HOST",
+    "CONTAINER_SSHKEY",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DOCKER_API_VERSION",
+    "DOCKER_CERT_PATH",
     "DOCKER_CONFIG",
+    "DOCKER_CONTEXT",
+    "DOCKER_HOST",
+    "DOCKER_TLS",
+    "DOCKER_TLS_VERIFY",
     "HOME",
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "LOGNAME",
+    "NERDCTL_TOML",
     "NO_PROXY",
     "PATH",
     "REGISTRY_AUTH_FILE",
+    "SSH_AUTH_SOCK",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
     "USER",
     "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
     "XDG_RUNTIME_DIR",
     "http_proxy",
     "https_proxy",

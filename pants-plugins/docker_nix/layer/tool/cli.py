@@ -1,5 +1,7 @@
 """The layer tool's command line: `start.sh COMMAND ARGUMENTS...`, in the sandbox of a process.
 
+A command of another step, which lies in the sandbox only where it is wanted, is `MODULE:FUNCTION`.
+
 This file must be valid for every Python 3, or the check of the version could not tell the user.
 """
 
@@ -49,11 +51,15 @@ def _run(args: "list[str]") -> None:
     from docker_nix.layer.tool.errors import ToolError
 
     command = args[0] if args else ""
-    if command not in COMMANDS:
+    if command in COMMANDS:
+        module, function = COMMANDS[command]
+        module = "docker_nix.layer.tool." + module
+    elif ":" in command:
+        module, _, function = command.partition(":")
+    else:
         raise ToolError("unknown command {!r}: use {}".format(command, ", ".join(COMMANDS)))
     # Imported now because it takes time, and each command has modules of its own.
-    module, function = COMMANDS[command]
-    imported = __import__("docker_nix.layer.tool." + module, fromlist=[function])
+    imported = __import__(module, fromlist=[function])
     getattr(imported, function)(args[1:], _lib_dir())
 
 

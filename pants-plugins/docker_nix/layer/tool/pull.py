@@ -24,7 +24,8 @@ from docker_nix.layer.tool.oci_types import (
     parse_digest,
     parse_manifest,
 )
-from docker_nix.layer.tool.skopeo import Skopeo, full_name, is_digest, read_access
+from docker_nix.layer.tool.skopeo import Skopeo, read_access
+from docker_nix.layer.tool.skopeo_errors import full_name, is_digest
 
 MANIFEST, CONFIG, LAYERS, SCRATCH = "manifest.json", "config.json", "layers", "scratch"
 # An index may list indexes; more than this is no image, but a mistake.

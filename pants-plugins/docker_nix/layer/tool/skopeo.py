@@ -17,6 +17,7 @@ import sys
 from typing import Any, Callable, Dict, List, NoReturn, Optional, TypedDict
 
 from docker_nix.layer.tool.errors import ToolError
+from docker_nix.layer.tool.skopeo_errors import RegistryError, explain, full_name, registry_of
 
 # Where `read_access` looks: the name of a memory file among those of the parent process, or, where
 # there are no such files, a file of the parent's process id in this directory.
@@ -27,8 +28,8 @@ _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin:/opt/homebrew/bin"
 _DEFAULT_SECONDS, _MANIFEST_SECONDS = 600, 120
 # How much longer than its own timeout skopeo may take.
 _GRACE_SECONDS = 15
-# The first with --retry-times for all that is used here.
-_MINIMUM_VERSION = (1, 2)
+# The first with --retry-times for all that is used here, and with --preserve-digests.
+_MINIMUM_VERSIONS = {"pull": (1, 2), "push": (1, 5)}
 _INSTALL = (
     "install it (Debian, Ubuntu: `apt-get install skopeo`; Fedora: `dnf install skopeo`; "
     "macOS: `brew install skopeo`)"
@@ -123,48 +124,68 @@ def _check_private(fd: int, path: str) -> None:
 
 
 class Skopeo:
-    """Reads one image from its registry.
+    """Reads images of one repository of a registry, or writes them there.
 
     :param image: `host/repository` or `host:port/repository`; one of Docker Hub's without a host.
     :param scratch: an existing directory for temporary files.
+    :param purpose: `pull` or `push`, what for, which errors tell.
 
-    All methods raise `ToolError` with the cause and the way out. Nothing that is read is verified.
+    All methods raise `RegistryError` with the cause and the way out, and `ToolError` where it is
+    not the registry's. Nothing that is read is verified. A reference is a digest or a tag.
     """
 
-    def __init__(self, image: str, access: Access, scratch: str) -> None:
+    def __init__(self, image: str, access: Access, scratch: str, purpose: str = "pull") -> None:
         self._image = image
+        self._purpose = purpose
         self._host = registry_of(image)
         self._scratch = os.path.abspath(scratch)
         given = access.get("env") or {}
         self._env = {"PATH": _DEFAULT_PATH, **given, "TMPDIR": self._scratch}
-        self._timeout = int(access.get("timeout") or _DEFAULT_SECONDS)
+        self.timeout = int(access.get("timeout") or _DEFAULT_SECONDS)
+        self.short_timeout = min(self.timeout, _MANIFEST_SECONDS)
         registries = access.get("registries") or {}
         self._tls_options = self._find_tls_options(registries.get(self._host, {}))
         self._auth_options = self._find_auth_options()
         self._program = self._find()
 
     def manifest(self, reference: str) -> bytes:
-        """The manifest or index with this digest or tag."""
+        """The manifest or index with this reference."""
         return self._inspect(["--raw"], reference)
 
-    def config(self, digest: str) -> bytes:
-        """The config of the image whose manifest has this digest."""
-        return self._inspect(["--config", "--raw"], digest)
+    def config(self, reference: str) -> bytes:
+        """The config of the image whose manifest has this reference."""
+        return self._inspect(["--config", "--raw"], reference)
 
-    def copy(self, digest: str, directory: str) -> None:
+    def copy(self, reference: str, directory: str) -> None:
         """Makes `directory` with the image's blobs as they are, each named by the hex digest."""
         # The transport `dir` takes what comes; `oci` would change manifests of Docker's kind.
         options = [f"--src-{option[2:]}" for option in self._tls_options]
         command = ["copy", "--quiet", "--retry-times", "3", *options, *self._auth_options]
-        command += [self._source(digest), f"dir:{os.path.abspath(directory)}"]
-        self._run(command, digest, self._timeout)
+        command += [self._name(reference), f"dir:{os.path.abspath(directory)}"]
+        self._run(command, reference, self.timeout)
+
+    def push(self, source: str, reference: str, seconds: int, *options: str) -> None:
+        """Copies the image `source` here, byte for byte, without a second attempt.
+
+        Blobs that the repository has, or that it can mount from another one that this machine's
+        skopeo has seen them in, are not read. The manifest comes last.
+
+        :param source: in skopeo's words, `oci:…` or `docker://…`.
+        :param seconds: how long it may take.
+        :param options: how the source is read.
+        """
+        own = [f"--dest-{option[2:]}" for option in self._tls_options]
+        # One file would be for source and destination, and some sources have options of their own.
+        own += [f"--dest-{option[2:]}" for option in self._auth_options]
+        command = ["copy", "--quiet", "--preserve-digests", *options, *own]
+        self._run([*command, source, self._name(reference)], reference, max(1, seconds))
 
     def _inspect(self, what: list[str], reference: str) -> bytes:
         command = ["inspect", *what, "--retry-times", "3", *self._tls_options, *self._auth_options]
-        command.append(self._source(reference))
-        return self._run(command, reference, min(self._timeout, _MANIFEST_SECONDS))
+        command.append(self._name(reference))
+        return self._run(command, reference, self.short_timeout)
 
-    def _source(self, reference: str) -> str:
+    def _name(self, reference: str) -> str:
         return f"docker://{full_name(self._image, reference)}"
 
     def _find_tls_options(self, settings: RegistryAccess) -> list[str]:
@@ -199,16 +220,19 @@ class Skopeo:
         path = ":".join(x for x in self._env["PATH"].split(":") if os.path.isabs(x))
         program = which("skopeo", path=path)
         if not program:
-            raise ToolError(f"pulling an image needs skopeo, which is not on {path}; {_INSTALL}")
+            raise ToolError(
+                f"{self._purpose}ing an image needs skopeo, which is not on {path}; {_INSTALL}"
+            )
         code, output, _ = _execute([program, "--version"], self._env, _GRACE_SECONDS)
         match = re.search(rb"version v?(\d+)\.(\d+)", output)
         if code or not match:
             raise ToolError(f"{program} does not run: `skopeo --version` says no version")
         version = (int(match[1]), int(match[2]))
-        if version < _MINIMUM_VERSION:
+        minimum = _MINIMUM_VERSIONS[self._purpose]
+        if version < minimum:
             raise ToolError(
-                "pulling an image needs skopeo {}.{} or newer, and {} is {}.{}; {}".format(
-                    *_MINIMUM_VERSION, program, *version, _INSTALL
+                "{}ing an image needs skopeo {}.{} or newer, and {} is {}.{}; {}".format(
+                    self._purpose, *minimum, program, *version, _INSTALL
                 )
             )
         return program
@@ -220,8 +244,11 @@ class Skopeo:
             # As with Docker, no policy means that signatures are not asked for.
             code, output, errors = self._skopeo(["--insecure-policy", *options, *command], seconds)
         if code:
-            reason = explain(code, self._without_secrets(errors), self._image, reference, seconds)
-            raise ToolError(f"cannot pull {full_name(self._image, reference)}: {reason}")
+            kind, reason = explain(
+                code, self._without_secrets(errors), self._image, reference, seconds, self._purpose
+            )
+            name = full_name(self._image, reference)
+            raise RegistryError(f"cannot {self._purpose} {name}", kind, reason)
         return output
 
     def _skopeo(self, arguments: list[str], seconds: int) -> tuple[int, bytes, str]:
@@ -252,24 +279,6 @@ def _check_certificates(ca_file: str, host: str) -> None:
     )
 
 
-def is_digest(reference: str) -> bool:
-    """Whether a reference to an image is a digest, and not a tag, which can have no colon."""
-    return ":" in reference
-
-
-def full_name(image: str, reference: str) -> str:
-    """`IMAGE@DIGEST` or `IMAGE:TAG`."""
-    return f"{image}@{reference}" if is_digest(reference) else f"{image}:{reference}"
-
-
-def registry_of(image: str) -> str:
-    """The registry that an image's name begins with, or else, as everywhere, Docker Hub."""
-    first, slash, _ = image.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
-        return first
-    return "docker.io"
-
-
 def _is_loopback(host: str) -> bool:
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
     return name in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d+){3}", name) is not None
@@ -279,105 +288,6 @@ def _lacks_policy(errors: str) -> bool:
     return "policy.json" in errors and bool(
         re.search(r"no such file or directory|no policy\.json file found", errors)
     )
-
-
-# Pattern in skopeo's message -> what is wrong. The words in braces are `host`, `image`, `kind` of
-# the reference (digest or tag), `seconds`, and `said`, the text that the pattern found. The first
-# that fits is taken.
-_LOG_IN = "log in with `docker login {host}` or `skopeo login {host}`"
-_SETTINGS = "in [docker-nix].registries"
-_CAUSES = (
-    (
-        r"no space left on device|disk quota exceeded",
-        "the disk is full ({said}); make room where Pants has its sandboxes",
-    ),
-    (
-        r"rejected by policy|Source image rejected.*",
-        "the signature policy of this machine (containers-policy.json) forbids it: {said}",
-    ),
-    (
-        r"(getting username and password|error getting credentials|checking authfile).*",
-        "the credentials for {host} cannot be read: {said}",
-    ),
-    (
-        r"(?i)too ?many ?requests|pull rate limit|\b429\b",
-        "{host} allows no more requests for now ({said}); wait, use a mirror, or " + _LOG_IN,
-    ),
-    (
-        r"(?i)x509:.*|certificate signed by unknown authority|bad certificate.*",
-        "the certificate of {host} is not trusted ({said}); name the CA that vouches for it as "
-        f"`ca_file` {_SETTINGS}, or set `insecure` there",
-    ),
-    (
-        r"HTTP response to HTTPS client|does not look like a TLS handshake",
-        f"{{host}} speaks plain http, not https; if it should, set `insecure` {_SETTINGS}",
-    ),
-    (
-        r"(?i)unauthorized.*|authentication required|denied.*|invalid username/password"
-        r"|\b40[13] \(.*|StatusCode: 40[13]",
-        "{host} refuses access ({said}); " + _LOG_IN + ", with a user that may pull it",
-    ),
-    (
-        r"(?i)manifest unknown|name unknown|\b404\b|blob unknown",
-        "{host} has no such image ({said}); check the repository and the {kind}",
-    ),
-    (
-        r"(HTTP status:|status code from registry|StatusCode:) 5\d\d.*",
-        "{host} has a fault of its own ({said}); try again later",
-    ),
-    (
-        r"Digest did not match.*|does not match (provided|expected).*",
-        "{host} sent other bytes than the digest stands for ({said}); nothing was kept; "
-        "fetch it again",
-    ),
-    (
-        r"context deadline exceeded|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded",
-        "{host} did not answer in time ({said}, {seconds} s); check the network, or raise "
-        "[docker-nix].registry_timeout",
-    ),
-    (
-        r"connection refused|no such host|no route to host|network is unreachable"
-        r"|Temporary failure in name resolution|server misbehaving|proxyconnect.*",
-        "{host} cannot be reached ({said}); check the name, the port, the network and the proxy",
-    ),
-    (
-        r"unexpected EOF|connection reset by peer|broken pipe|\bEOF\b",
-        "the connection to {host} broke off ({said}); try again",
-    ),
-    (r"invalid reference format", "{image} is not the name of an image"),
-)
-
-
-def explain(code: int, errors: str, image: str, reference: str, seconds: int) -> str:
-    """What is wrong and what to do, in one line, where skopeo ended with `code` and said `errors`.
-
-    A negative code is the signal that ended it.
-    """
-    fatal = re.findall(r'level=fatal msg="((?:[^"\\]|\\.)*)"', errors)
-    message = re.sub(r"\\(.)", r"\1", fatal[-1].replace("\\n", " ")) if fatal else errors
-    # Names could have any of the words that are looked for.
-    host, repository = registry_of(image), image.partition("/")[2]
-    names = {
-        "\ue000": image,
-        "\ue001": reference,
-        "\ue002": f"/{repository or image}/",
-        "\ue003": host,
-    }
-    searched = message
-    for mark, name in names.items():
-        searched = searched.replace(name, mark)
-    for pattern, cause in _CAUSES:
-        match = re.search(pattern, searched)
-        if match:
-            said = match[0].strip(" :,")
-            for mark, name in names.items():
-                said = said.replace(mark, name)
-            kind = "digest" if is_digest(reference) else "tag"
-            return cause.format(host=host, image=image, kind=kind, seconds=seconds, said=said)
-    if code < 0:
-        return f"skopeo was ended by signal {-code}"
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return f"skopeo failed with exit code {code}: {' | '.join(lines[-3:])[-1000:]}"
 
 
 def _execute(command: List[str], env: Dict[str, str], seconds: int) -> tuple[int, bytes, bytes]:

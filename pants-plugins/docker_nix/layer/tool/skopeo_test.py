@@ -11,7 +11,16 @@ import pytest
 
 from docker_nix.layer.tool import skopeo
 from docker_nix.layer.tool.errors import ToolError
-from docker_nix.layer.tool.skopeo import Access, RegistryAccess, Skopeo, explain
+from docker_nix.layer.tool.skopeo import Access, RegistryAccess, Skopeo
+from docker_nix.layer.tool.skopeo_errors import (
+    LATE,
+    OTHER,
+    REFUSED,
+    TEMPORARY,
+    UNREACHABLE,
+    RegistryError,
+    explain,
+)
 
 IMAGE = "registry.example.com:5000/team/app"
 DIGEST = f"sha256:{'a' * 64}"
@@ -61,6 +70,38 @@ def test_calls(fake: FakeSkopeo, tmp_path: Path) -> None:
         f"--command-timeout=600s --tmpdir={tmp_path} copy --quiet --retry-times 3 {source} "
         f"dir:{tmp_path}/to",
     ]
+
+
+def test_push(fake: FakeSkopeo, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----")
+    access = fake.access(DOCKER_CONFIG=str(tmp_path))
+    access["registries"] = {HOST: {"ca_file": str(tmp_path / "ca.pem")}}
+    client = Skopeo(IMAGE, access, str(tmp_path), "push")
+    client.push("oci:layout:v1", "v1", 7)
+    client.push("docker://x", DIGEST, 0, "--src-no-creds")
+    options = f"--dest-cert-dir={tmp_path}/certificates --dest-authfile={tmp_path}/config.json"
+    assert fake.calls == [
+        f"--command-timeout=7s --tmpdir={tmp_path} copy --quiet --preserve-digests {options} "
+        f"oci:layout:v1 docker://{IMAGE}:v1",
+        f"--command-timeout=1s --tmpdir={tmp_path} copy --quiet --preserve-digests "
+        f"--src-no-creds {options} docker://x docker://{IMAGE}@{DIGEST}",
+    ]
+
+
+def test_errors_of_a_push(fake: FakeSkopeo, tmp_path: Path) -> None:
+    fake.write("echo 'level=fatal msg=\"writing blob: EOF\"' >&2; exit 1")
+    with pytest.raises(RegistryError) as error:
+        Skopeo(IMAGE, fake.access(), str(tmp_path), "push").push("oci:l:v1", "v1", 7)
+    assert str(error.value) == (
+        f"cannot push {IMAGE}:v1: the connection to {HOST} broke off (EOF); try again"
+    )
+    assert error.value.kind == TEMPORARY
+    with pytest.raises(ToolError, match="^pushing an image needs skopeo, which is not on "):
+        Skopeo(IMAGE, {"env": {"PATH": f"{tmp_path}"}}, str(tmp_path), "push")
+    fake.write(version="skopeo version 1.4.0")
+    with pytest.raises(ToolError, match="^pushing an image needs skopeo 1.5 or newer, and .* 1.4;"):
+        Skopeo(IMAGE, fake.access(), str(tmp_path), "push")
 
 
 def test_environment_is_what_is_offered(fake: FakeSkopeo, tmp_path: Path) -> None:
@@ -245,6 +286,70 @@ MESSAGES = {
 }
 
 
+PUSH_MESSAGES = {
+    "writing blob: initiating layer upload to /v2/{name}/blobs/uploads/ in {host}: denied: "
+    "requested access to the resource is denied": (
+        REFUSED,
+        "refuses access (denied: requested access to the resource is denied); log in with `docker "
+        f"login {HOST}` or `skopeo login {HOST}`, with a user that may push it",
+    ),
+    "reading blob {digest}: open /tmp/s/layout/blobs/sha256/0a1: no such file or directory": (
+        OTHER,
+        "lacks layers that it was said to have, or that were to come with another tag; publish ag",
+    ),
+    "writing blob: uploading layer chunked: StatusCode: 413, <html>": (
+        OTHER,
+        "does not take an upload of that size (413, <html>)",
+    ),
+    "writing manifest: uploading manifest v1 to {image}: tag invalid: The image tag 'v1' already "
+    "exists in the 'app' repository and cannot be overwritten because the repository is "
+    "immutable.": (
+        OTHER,
+        "does not let the tag be given to another image (cannot be overwritten because the ",
+    ),
+    "writing manifest: uploading manifest v1 to {image}: manifest invalid: manifest invalid": (
+        OTHER,
+        "does not take this kind of image (manifest invalid: manifest invalid); if it is old",
+    ),
+    "initiating layer upload to /v2/{name}/blobs/uploads/ in {host}: name unknown: The repository "
+    "with name 'app' does not exist in the registry": (
+        OTHER,
+        "has no such repository (name unknown: The repository with name 'app' does not exist in",
+    ),
+    "trying to reuse blob {digest} at destination: failed to read from destination repository "
+    "{name}: 503 (Service Unavailable)": (
+        TEMPORARY,
+        "has a fault of its own (team/app: 503 (Service Unavailable)); try again later",
+    ),
+    "trying to reuse blob {digest} at destination: failed to read from destination repository "
+    "{name}: 403 (Forbidden)": (REFUSED, "refuses access (403 (Forbidden)"),
+    "writing blob: uploading layer chunked: StatusCode: 502, <html>": (
+        TEMPORARY,
+        "has a fault of its own (StatusCode: 502, <html>); try again later",
+    ),
+    "too many requests to registry": (TEMPORARY, "(too many requests); wait, or log in with"),
+    'writing blob: Patch \\"https://{host}/v2/{name}/blobs/uploads/x\\": write tcp 1: '
+    "use of closed network connection": (
+        TEMPORARY,
+        "broke off (use of closed network connection); try again",
+    ),
+    'pinging container registry {host}: Get \\"https://{host}/v2/\\": dial tcp: connect: '
+    "connection refused": (UNREACHABLE, "cannot be reached (connection refused)"),
+    "context deadline exceeded": (LATE, "did not answer in time (context deadline exceeded, 60 s)"),
+}
+
+
+@pytest.mark.parametrize("message", PUSH_MESSAGES)
+def test_explanations_of_a_push(message: str) -> None:
+    text = message
+    parts = {"host": HOST, "image": IMAGE, "digest": DIGEST, "name": "team/app"}
+    for key, value in parts.items():
+        text = text.replace(f"{{{key}}}", value)
+    kind, reason = explain(1, f'level=fatal msg="{text}"\n', IMAGE, "v1", 60, "push")
+    assert kind == PUSH_MESSAGES[message][0]
+    assert PUSH_MESSAGES[message][1] in reason
+
+
 @pytest.mark.parametrize("message", MESSAGES)
 def test_explanations(message: str) -> None:
     text = message
@@ -258,7 +363,7 @@ def test_explanations(message: str) -> None:
     )
     if '"https://' in text and "\\" not in text:
         log = log.replace('"https://', '\\"https://').replace('/v2/"', '/v2/\\"')
-    assert MESSAGES[message] in explain(1, log, IMAGE, DIGEST, 60)
+    assert MESSAGES[message] in explain(1, log, IMAGE, DIGEST, 60)[1]
 
 
 def test_names_without_a_registry(fake: FakeSkopeo, tmp_path: Path) -> None:
@@ -278,10 +383,10 @@ def test_names_without_a_registry(fake: FakeSkopeo, tmp_path: Path) -> None:
 
 def test_explanation_without_a_message() -> None:
     unknown = 'level=fatal msg="reading manifest: manifest unknown"'
-    assert explain(1, unknown, IMAGE, DIGEST, 60).endswith("check the repository and the digest")
-    assert explain(1, unknown, IMAGE, "v1", 60).endswith("check the repository and the tag")
-    assert explain(-9, "", IMAGE, DIGEST, 60) == "skopeo was ended by signal 9"
-    text = explain(2, "one\n\n  two \nthree\nfour\n", IMAGE, DIGEST, 60)
+    assert explain(1, unknown, IMAGE, DIGEST, 60)[1].endswith("the repository and the digest")
+    assert explain(1, unknown, IMAGE, "v1", 60)[1].endswith("the repository and the tag")
+    assert explain(-9, "", IMAGE, DIGEST, 60)[1] == "skopeo was ended by signal 9"
+    text = explain(2, "one\n\n  two \nthree\nfour\n", IMAGE, DIGEST, 60)[1]
     assert text == "skopeo failed with exit code 2: two | three | four"
 
 

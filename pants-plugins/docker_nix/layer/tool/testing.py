@@ -45,16 +45,20 @@ def library_dir() -> Path:
     return directory
 
 
-def install_tool(directory: Path) -> Path:
-    """Puts the tool and its libraries into `directory`; returns the script that starts it."""
+def install_tool(directory: Path, *steps: str) -> Path:
+    """Puts the tool and its libraries into `directory`; returns the script that starts it.
+
+    :param steps: of which steps (`publish`, …) it is to have the commands, too.
+    """
     source = Path(__file__).parent
-    package = directory / "tool" / "docker_nix" / "layer" / "tool"
-    package.mkdir(parents=True)
-    for parent in (package.parent, package.parent.parent):
-        (parent / "__init__.py").touch()
-    for file in source.glob("*.py"):
-        if not file.name.endswith("_test.py"):
-            shutil.copy(file, package)
+    for step in ("layer", *steps):
+        package = directory / "tool" / "docker_nix" / step / "tool"
+        package.mkdir(parents=True)
+        for parent in (package.parent, package.parent.parent):
+            (parent / "__init__.py").touch()
+        for file in (source.parents[1] / step / "tool").glob("*.py"):
+            if not file.name.endswith("_test.py"):
+                shutil.copy(file, package)
     (directory / "lib").symlink_to(library_dir().resolve())
     return Path(shutil.copy(source / "start.sh", directory))
 
