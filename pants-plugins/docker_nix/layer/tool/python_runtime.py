@@ -15,6 +15,7 @@ import posixpath
 import re
 import shutil
 import tempfile
+import zipfile
 from typing import IO, Any
 
 from docker_nix.layer.tool import elf
@@ -27,7 +28,7 @@ from docker_nix.layer.tool.symlinks import follow
 
 OUTPUT = "runtime"
 # What is in it: the loader (none for a static interpreter), the interpreter, the libraries by the
-# names they are needed under, and the prefix with `lib/python<version>`.
+# names they are needed under, and the prefix with the standard library as `lib/python<version>.zip`.
 LOADER, PROGRAM, LIBRARIES, PREFIX = "loader", "python", "libraries", "prefix"
 
 _LIBRARY = re.compile(rb"(.*/)?lib(32|64|x32)?(/[^/]+-linux-[^/]+)?/[^/]+\.so[^/]*")
@@ -81,8 +82,12 @@ def extract(layers: list[dict[str, Any]], interpreter: str, into: str, lib_dir: 
         modules = image.below(library)
         if f"{library}/os.py" not in modules:
             raise _Unusable(f"there is no /{library}/os.py beside /{program}")
-        for path in modules:
-            image.write(path, os.path.join(into, PREFIX, os.path.relpath(path, prefix or ".")))
+        # One file, which Python has on its path anyway: a remote cache may not take hundreds at once.
+        archive = os.path.join(into, PREFIX, "lib", f"python{version[1].replace('.', '')}.zip")
+        os.makedirs(os.path.dirname(archive))
+        with zipfile.ZipFile(archive, "w") as zipped:
+            for path in modules:
+                zipped.writestr(zipfile.ZipInfo(path[len(library) + 1 :]), image.read(path))
 
 
 class _Unusable(ToolError):
@@ -123,7 +128,7 @@ class _Image:
             raise _Unusable(f"there is no file /{path.lstrip('/')} in the image")
         return found
 
-    def _read(self, path: str) -> bytes:
+    def read(self, path: str) -> bytes:
         node = self._nodes[path]
         self._contents.seek(node.content)
         return self._contents.read(node.size)
@@ -131,11 +136,11 @@ class _Image:
     def write(self, path: str, to: str, executable: bool = False) -> None:
         os.makedirs(os.path.dirname(to), exist_ok=True)
         with open(to, "wb") as file:
-            file.write(self._read(path))
+            file.write(self.read(path))
         os.chmod(to, 0o755 if executable else 0o644)
 
     def below(self, directory: str) -> list[str]:
-        """The paths of files whose content is known below `directory`."""
+        """The paths of files whose content is known below `directory`, sorted."""
         return [
             path
             for path, node in self._nodes.items()
@@ -144,7 +149,7 @@ class _Image:
 
     def elf(self, path: str) -> elf.Elf:
         try:
-            return elf.read(io.BytesIO(self._read(path)))
+            return elf.read(io.BytesIO(self.read(path)))
         except ValueError as error:
             raise _Unusable(f"/{show(os.fsencode(path))} is {error}") from None
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +28,15 @@ def elf_file(*needed: str, search_path: str = "") -> bytes:
 
 
 def with_loader(content: bytes, loader: str) -> bytes:
-    """The file with its segment of the strings said to be the name of its loader as well."""
+    """The file with one more segment, the name of its loader."""
     text = loader.encode() + b"\0"
-    content = bytearray(content + text)
     # One more segment does not fit where the table is, so the table moves to the end.
-    import struct
-
-    table = bytes(content[64 : 64 + 2 * 56])
-    at = len(content)
-    interp = struct.pack("<II6Q", 3, 0, at - len(text), 0, 0, len(text), len(text), 1)
-    content += table + interp
-    content[32:40] = struct.pack("<Q", at)
-    content[56:58] = struct.pack("<H", 3)
-    return bytes(content)
+    table, at = content[64 : 64 + 2 * 56], len(content) + len(text)
+    interp = struct.pack("<II6Q", 3, 0, len(content), 0, 0, len(text), len(text), 1)
+    moved = bytearray(content + text + table + interp)
+    moved[32:40] = struct.pack("<Q", at)
+    moved[56:58] = struct.pack("<H", 3)
+    return bytes(moved)
 
 
 def layers(folder: Path, *contents: Members) -> list[dict[str, Any]]:
@@ -98,9 +96,11 @@ def test_what_it_takes_to_compile(tmp_path: Path) -> None:
         "libraries/libc.so.6",
         "libraries/libm.so.6",
         "libraries/libpy.so",
-        "prefix/lib/python3.11/os.py",
-        "prefix/lib/python3.11/encodings/utf_8.py",
+        "prefix/lib/python311.zip",
     }
+    with zipfile.ZipFile(into / "prefix/lib/python311.zip") as library:
+        assert library.namelist() == ["encodings/utf_8.py", "os.py"]
+        assert library.read("os.py") == b"os"
     assert (into / "python").read_bytes() == PYTHON
     assert (into / "loader").read_bytes() == b"the loader"
     assert os.access(into / "python", os.X_OK) and os.access(into / "loader", os.X_OK)
