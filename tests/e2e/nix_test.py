@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 import pytest
-
 from support.buildgrid import BuildGrid, Link
+from support.debian_image import debian_with_python
 from support.docker_engine import docker_engine
 from support.nix import ENV, delete, dump, nix, path_without_nix, references
 from support.workspace import Repo, Run
@@ -72,6 +72,12 @@ in rec {
     echo x > größe/日本; echo x > "a~nix~case~hack~1"; $bb ln -s ../nowhere dangling
     $bb ln -s foo foolink; echo '#!${busybox}/bin/sh' > run; $bb chmod 755 run
     $bb chmod 600 zero; $bb printf 'not UTF-8' > $($bb printf 'latin-\344')
+  '' {};
+  python = run "python" ''
+    $bb mkdir -p $out/bin $out/lib
+    $bb cp /usr/bin/python3.11 $out/bin
+    $bb cp -r /usr/lib/python3.11 $out/lib
+    $bb rm -rf $out/lib/python3.11/sitecustomize.py $out/lib/python3.11/dist-packages
   '' {};
   bad = run "bad" "echo compiling; echo it went boom >&2; exit 3" {};
   set = { a = top; b = plain; };
@@ -168,9 +174,16 @@ def store_paths(repo: Repo, output: str) -> List[Dict[str, Any]]:
     return [path for layer in layers(repo, output) for path in layer["store_paths"]]
 
 
-def unpack(repo: Repo, output: str, into: Path) -> None:
-    """Lays the layers over each other."""
+def unpack(
+    repo: Repo,
+    output: str,
+    into: Path,
+    kinds: Sequence[str] = ("base", "store", "customisation", "single"),
+) -> None:
+    """Lays the layers of these kinds over each other."""
     for layer in layers(repo, output):
+        if layer["kind"] not in kinds:
+            continue
         name = layer["digest"].partition(":")[2]
         with tarfile.open(repo.root / "dist" / output / "blobs/sha256" / name) as tar:
             tar.extractall(into)
@@ -297,6 +310,72 @@ def check_database(root: Path, paths: List[str]) -> None:
     assert sorted(nix("nix-store", *store, "--query", "--requisites", *paths).split()) == sorted(
         paths
     )
+
+
+MIXED = """\
+files(name="tools", sources=["bin/busybox", "salt-*"])
+nix_package(
+    name="python",
+    expression="packages.nix",
+    attribute="python",
+    arguments={"system": "x86_64-linux", "salt": "SALT"},
+    dependencies=[":tools"],
+)
+file(name="base", source="base.tar")
+python_sources(name="sources")
+python_requirement(name="six", requirements=["six==1.17.0"])
+pex_binary(
+    name="app", entry_point="main.py", interpreter_constraints=["CPython==3.11.*"]
+)
+docker_nix_layered(
+    name="image",
+    from_image=":base",
+    contents=[":app", ":python"],
+    config={"Entrypoint": ["{store_path[:app]}/bin/app", "{store_path[:python]}"]},
+    include_nix_db=True,
+)
+docker_nix_layered(
+    name="named",
+    from_image=":base",
+    contents=[":app"],
+    python_interpreter="{store_path[:python]}/bin/python3.11",
+    config={"Entrypoint": ["/bin/app"]},
+)
+"""
+
+
+def test_a_python_application_whose_python_is_of_nix(salt: str, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo", store=tmp_path / "store")
+    fill(repo, salt, MIXED)
+    repo.write("nix/main.py", "import six, sys; print(six.__version__, sys.base_prefix, *sys.argv)")
+    layout = debian_with_python(tmp_path / "base")
+    with tarfile.open(repo.root / "nix/base.tar", "w") as tar:
+        tar.add(layout, ".")
+    repo.pants("package", "nix:image", "nix:named", env=ENV)
+    paths = {path["path"].partition("-")[2]: path for path in store_paths(repo, "nix/image")}
+    python = paths[f"python-{salt}"]["path"]
+    (program,) = [info["path"] for name, info in paths.items() if name == "app"]
+    # The environment refers to the Python that it is for, and the program to the environment.
+    assert python in paths["python3.11-environment"]["references"]
+    assert paths["python3.11-environment"]["path"] in paths["app"]["references"]
+    assert {*paths} == {
+        *("app", "python-sources", "python3.11-environment", "six-1.17.0", f"python-{salt}")
+    }
+    root = tmp_path / "root"
+    unpack(repo, "nix/image", root, ("store", "customisation"))
+    check_database(root, [info["path"] for info in paths.values()])
+
+    with docker_engine() as engine:
+        image = engine.load(repo.root / "dist/nix/image")
+        assert engine.run(image, "a").split() == [
+            "1.17.0",
+            python,
+            f"{program}/bin/app",
+            python,
+            "a",
+        ]
+        named = engine.load(repo.root / "dist/nix/named")
+        assert engine.run(named).split()[:2] == ["1.17.0", python]
 
 
 MACHINES = """\
