@@ -366,7 +366,7 @@ PASSING: Dict[str, Fault] = {
     "500": Fault("PUT", "/manifests/", 500, times=1),
     "503": Fault("PATCH", "/uploads/", 503, times=2),
     "dies": Fault("PATCH", "/uploads/", die_after=100_000, times=1),
-    "cannot say": Fault("HEAD", "/blobs/", 500, times=6),  # five layers, and one that is nowhere
+    "cannot say": Fault("HEAD", "/blobs/", 500, times=20),
 }
 
 
@@ -447,7 +447,7 @@ def test_failures(machine: Repo, registry: Registry) -> None:
             assert registry.tags("fail") == {"latest": digest}
             # skopeo itself waits for what `Retry-After` says, where it can repeat a request.
             again = "another attempt in 1 s, as this one failed: cannot push" in run.stderr
-            assert again == (what not in ("429", "cannot say")), run.output
+            assert again == (what != "429"), run.output
             warned = f"It is not known which layers {host}/fail has" in run.output
             assert warned == (what == "cannot say")
 

@@ -244,11 +244,10 @@ class Skopeo:
             # As with Docker, no policy means that signatures are not asked for.
             code, output, errors = self._skopeo(["--insecure-policy", *options, *command], seconds)
         if code:
-            kind, reason = explain(
-                code, self._without_secrets(errors), self._image, reference, seconds, self._purpose
-            )
+            said = self._without_secrets(errors)
+            kind, reason = explain(code, said, self._image, reference, seconds, self._purpose)
             name = full_name(self._image, reference)
-            raise RegistryError(f"cannot {self._purpose} {name}", kind, reason)
+            raise RegistryError(f"cannot {self._purpose} {name}", kind, reason, said)
         return output
 
     def _skopeo(self, arguments: list[str], seconds: int) -> tuple[int, bytes, str]:

@@ -18,11 +18,12 @@ class RegistryError(ToolError):
     :param what: what cannot be done.
     :param kind: one of the above.
     :param reason: why, and the way out.
+    :param said: all that skopeo said.
     """
 
-    def __init__(self, what: str, kind: str, reason: str) -> None:
+    def __init__(self, what: str, kind: str, reason: str, said: str) -> None:
         super().__init__(f"{what}: {reason}")
-        self.kind, self.reason = kind, reason
+        self.kind, self.reason, self.said = kind, reason, said
 
 
 def is_digest(reference: str) -> bool:

@@ -4,8 +4,10 @@ It asks with skopeo, as that knows how to log in, and skopeo has no question of 
 reads from a source only what the destination lacks. So it is told to copy an image of these layers
 from a source that is this program, on the loopback address, and what it asks this for is lacking.
 One layer more exists nowhere, so that the copy always fails, after all layers have been asked for
-and before any manifest is written. No byte of a layer is sent, and the registry sees a HEAD for
-each layer. Where skopeo knows another repository of the registry that has a layer, it mounts it.
+and before any manifest is written. A layer for which the registry had an error is not one that it
+has, so the rest is asked about again, until the only problem is the layer that exists nowhere. No
+byte of a layer is sent, and the registry sees a HEAD for each layer. Where skopeo knows another
+repository of the registry that has a layer, it mounts it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from docker_nix.layer.tool.skopeo import Skopeo, read_access
 from docker_nix.layer.tool.skopeo_errors import LATE, REFUSED, UNREACHABLE, RegistryError
 
 OUTPUT, SCRATCH = "lacking.json", "scratch"
+
+# The first says what is lacking, the second that the rest is there; one more for what was uploaded,
+# or came to harm, in between.
+_ROUNDS = 3
 
 _CONFIG = b"{}"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -128,25 +134,40 @@ def _lacking(image: str, layers: list[dict[str, object]]) -> dict[str, object]:
     if not access:
         reason = "it was asked on another machine than this one, without its logins"
         return {"lacking": None, "hopeless": False, "reason": reason}
+    lacking: list[str] = []
     try:
         skopeo = Skopeo(image, access, SCRATCH, "push")
-        source = _Source([*wanted.values(), none])
-        try:
-            skopeo.push(
-                source.name,
-                source.digest,
-                skopeo.short_timeout,
-                "--src-no-creds",
-                "--src-tls-verify=false",
-            )
-        finally:
-            source.close()
+        for _ in range(_ROUNDS):
+            asked, error = _ask(skopeo, [*wanted.values(), none])
+            if nowhere in error.said:
+                # skopeo names the first layer that it had a problem with: there was no other.
+                return {"lacking": lacking}
+            new = [digest for digest in wanted if digest in asked]
+            if not new:
+                break
+            # Of the others it is not known yet whether it has them, or could not be asked.
+            lacking += new
+            for digest in new:
+                del wanted[digest]
+    except ToolError as failed:
+        return {"lacking": None, "hopeless": True, "reason": str(failed)}
+    hopeless = error.kind in (REFUSED, LATE, UNREACHABLE)
+    return {"lacking": None, "hopeless": hopeless, "reason": error.reason}
+
+
+def _ask(skopeo: Skopeo, layers: list[dict[str, object]]) -> tuple[set[str], RegistryError]:
+    """The digests of the layers that skopeo wanted, and what it said."""
+    source = _Source(layers)
+    try:
+        skopeo.push(
+            source.name,
+            source.digest,
+            skopeo.short_timeout,
+            "--src-no-creds",
+            "--src-tls-verify=false",
+        )
     except RegistryError as error:
-        if nowhere in source.asked:
-            return {"lacking": [digest for digest in wanted if digest in source.asked]}
-        hopeless = error.kind in (REFUSED, LATE, UNREACHABLE)
-        return {"lacking": None, "hopeless": hopeless, "reason": error.reason}
-    except ToolError as error:
-        return {"lacking": None, "hopeless": True, "reason": str(error)}
-    reason = f"skopeo says that {image} has even a layer that does not exist"
-    return {"lacking": None, "hopeless": False, "reason": reason}
+        return source.asked, error
+    finally:
+        source.close()
+    raise ToolError("skopeo has copied a layer that does not exist")
