@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 import pytest
+
 from support.buildgrid import BuildGrid, Link
 from support.debian_image import debian_with_python
 from support.docker_engine import docker_engine

@@ -28,7 +28,7 @@ from docker_nix.layer.tool.symlinks import follow
 
 OUTPUT = "runtime"
 # What is in it: the loader (none for a static interpreter), the interpreter, the libraries by the
-# names they are needed under, and the prefix with the standard library as `lib/python<version>.zip`.
+# names they are needed under, and a prefix with the standard library as `lib/python<version>.zip`.
 LOADER, PROGRAM, LIBRARIES, PREFIX = "loader", "python", "libraries", "prefix"
 
 _LIBRARY = re.compile(rb"(.*/)?lib(32|64|x32)?(/[^/]+-linux-[^/]+)?/[^/]+\.so[^/]*")
@@ -82,7 +82,7 @@ def extract(layers: list[dict[str, Any]], interpreter: str, into: str, lib_dir: 
         modules = image.below(library)
         if f"{library}/os.py" not in modules:
             raise _Unusable(f"there is no /{library}/os.py beside /{program}")
-        # One file, which Python has on its path anyway: a remote cache may not take hundreds at once.
+        # One file, on Python's path anyway: some remote caches do not take hundreds at once.
         archive = os.path.join(into, PREFIX, "lib", f"python{version[1].replace('.', '')}.zip")
         os.makedirs(os.path.dirname(archive))
         with zipfile.ZipFile(archive, "w") as zipped:
