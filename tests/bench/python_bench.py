@@ -30,12 +30,19 @@ from support.debian_image import debian_with_python  # noqa: E402
 from support.docker_engine import DockerEngine, docker_engine  # noqa: E402
 from support.workspace import BACKENDS, Repo  # noqa: E402
 
+ROOT_BUILD = """
+file(name="base", source="base.tar")
+python_requirement(
+    name="dockerfile", requirements=["dockerfile==3.2.0"], resolve="dockerfile"
+)
+"""
+
 BUILD = """
-python_sources()
+python_sources(name="sources")
 python_requirement(name="fastapi", requirements=["fastapi"])
 python_requirement(name="uvicorn", requirements=["uvicorn[standard]"])
 
-DEPENDENCIES = ["./main.py", ":uvicorn"]
+DEPENDENCIES = [":sources", ":uvicorn"]
 pex_binary(name="app", entry_point="main.py", dependencies=DEPENDENCIES)
 pex_binary(
     name="one", entry_point="main.py", dependencies=DEPENDENCIES, python_layering="binary",
@@ -172,7 +179,8 @@ def make_repo(folder: Path, layout: Path, docker: DockerEngine) -> Repo:
         backends=[*BACKENDS, "pants.backend.docker"],
         options=[
             "--python-enable-resolves",
-            "--python-resolves={'python-default': 'python.lock'}",
+            "--python-resolves={'python-default': 'python.lock', 'dockerfile': 'dockerfile.lock'}",
+            "--dockerfile-parser-install-from-resolve=dockerfile",
             "--python-invalid-lockfile-behavior=ignore",
             "--python-interpreter-constraints=['CPython==3.11.*']",
             f"--docker-env-vars=['DOCKER_HOST={docker.host}', 'DOCKER_BUILDKIT=0']",
@@ -181,7 +189,8 @@ def make_repo(folder: Path, layout: Path, docker: DockerEngine) -> Repo:
     )
     with tarfile.open(repo.root / "base.tar", "w") as tar:
         tar.add(layout, ".")
-    repo.write("BUILD", 'file(name="base", source="base.tar")\n')
+    repo.write("BUILD", ROOT_BUILD)
+    repo.write("dockerfile.lock", "dockerfile==3.2.0\n")
     repo.write("python.lock", locked(upgraded=False))
     repo.write("src/app/BUILD", BUILD)
     repo.write("src/app/Dockerfile", DOCKERFILE)
