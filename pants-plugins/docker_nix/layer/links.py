@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass, replace
 from typing import (
+    Any,
     Dict,
     Iterable,
     Iterator,
@@ -38,6 +39,14 @@ class Entry:
     target: str = ""
     sha256: str = ""
     size: int = 0
+
+    @classmethod
+    def parse(cls, item: Sequence[Any]) -> Entry:
+        """An entry as the layer tool's `archive.listing` has it."""
+        kind, path, *rest = item
+        if kind == "l":
+            return cls(kind, path, target=rest[0])
+        return cls(kind, path, size=rest[0], sha256=rest[1]) if rest else cls(kind, path)
 
     @property
     def what(self) -> str:

@@ -299,15 +299,7 @@ async def index_archive(request: ArchiveIndexRequest) -> Listing:
             f"The archive of target {request.origin} cannot be unpacked.\n\n{reason}"
         ) from e
     (index,) = await Get(DigestContents, Digest, result.digest)
-    entries = []
-    for kind, path, *rest in json.loads(index.content)["entries"]:
-        if kind == "l":
-            entries.append(Entry(kind, path, target=rest[0]))
-        elif kind == "d":
-            entries.append(Entry(kind, path))
-        else:
-            entries.append(Entry(kind, path, size=rest[0], sha256=rest[1]))
-    return Listing(tuple(entries))
+    return Listing(tuple(map(Entry.parse, json.loads(index.content)["entries"])))
 
 
 def rules() -> Iterable[object]:

@@ -48,18 +48,7 @@ class Distribution:
             tuple(index["tags"]),
             tuple(sorted(index["console_scripts"].items())),
             tuple(sorted(index["scripts"].items())),
-            tuple(
-                (
-                    Entry(kind, path, target=rest[0])
-                    if kind == "l"
-                    else (
-                        Entry(kind, path)
-                        if kind == "d"
-                        else Entry(kind, path, size=rest[0], sha256=rest[1])
-                    )
-                )
-                for kind, path, *rest in index["entries"]
-            ),
+            tuple(map(Entry.parse, index["entries"])),
         )
 
     @property
