@@ -387,8 +387,8 @@ BAD: List[Case] = [
             "'contents', 'created', 'dependencies', 'description', 'environment', "
             "'extra_commands', 'from_image', 'from_image_name', 'from_image_tag', 'gid', "
             "'image_name', 'image_tags', 'include_nix_db', 'max_layers', 'os', "
-            "'output_format', 'output_path', 'registries', 'repository', 'skip_push', 'tags', "
-            "'tools', 'uid', 'variant']."
+            "'output_format', 'output_path', 'python_bytecode', 'python_interpreter', "
+            "'registries', 'repository', 'skip_push', 'tags', 'tools', 'uid', 'variant']."
         ),
     ),
     Case(
