@@ -43,7 +43,7 @@ docker_nix_layered(
 
 _PYTHON_BUILD = """\
 python_sources(name="sources")
-pex_binary(name="pex", entry_point="main.py")
+pex_binary(name="pex", entry_point="main.py", python_layering="binary")
 
 docker_nix_layered(
     name="image",
