@@ -24,6 +24,7 @@ from docker_nix.base.types import Blobs, BlobsRequest, FromImageRequest
 from docker_nix.base_fields import ExportFromImageField, FromImageNameField, FromImageTagField
 from docker_nix.build_platform import default_platform
 from docker_nix.errors import DockerNixError
+from docker_nix.layer.layer_inputs import layer_files, layer_specs
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.output_path import checked_output_path
 from docker_nix.sizes import size_text
@@ -55,22 +56,13 @@ async def export_image(field_set: ExportFieldSet, build_platform: BuildPlatform)
     )
     try:
         await Get(Blobs, BlobsRequest(image.layers))
-        blobs = {layer.blob.fingerprint: layer.blob for layer in image.layers}
-        input_digest = await Get(
-            Digest, CreateDigest(FileEntry(f"in/{name}", blob) for name, blob in blobs.items())
-        )
+        layers = [(layer.blob, layer.diff_id) for layer in image.layers]
+        input_digest = await Get(Digest, CreateDigest, layer_files(layers, "in"))
         result = await Get(
             ToolResult,
             ToolRun(
                 "export",
-                to_json_bytes(
-                    {
-                        "layers": [
-                            {"file": f"in/{layer.blob.fingerprint}", "diff_id": layer.diff_id}
-                            for layer in image.layers
-                        ]
-                    }
-                ),
+                to_json_bytes({"layers": layer_specs(layers, "in")}),
                 input_digest,
                 ("rootfs.tar",),
                 libraries_to_read(layer.compression for layer in image.layers),

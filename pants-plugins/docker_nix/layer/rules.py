@@ -29,6 +29,7 @@ from pants.util.logging import LogLevel
 
 from docker_nix.errors import DockerNixError
 from docker_nix.layer import native_libraries, tool_process
+from docker_nix.layer.layer_inputs import layer_files, layer_specs
 from docker_nix.layer.links import Entry, Link
 from docker_nix.layer.store_path_info import StorePathInfo
 from docker_nix.layer.tool.nix_store import MISSING
@@ -232,18 +233,8 @@ def _root_script_spec(script: RootScript) -> Dict[str, Any]:
         "text": script.text,
         "disk_mib": script.disk_mib,
         "shadow_setup": script.shadow_setup,
-        "layers": [
-            {"file": f"base/{blob.fingerprint}", "diff_id": diff_id}
-            for blob, diff_id in script.base_layers
-        ],
+        "layers": layer_specs(script.base_layers, "base"),
     }
-
-
-async def _base_layers(script: RootScript) -> Digest:
-    blobs = {blob.fingerprint: blob for blob, _ in script.base_layers}
-    return await Get(
-        Digest, CreateDigest(FileEntry(f"base/{name}", blob) for name, blob in blobs.items())
-    )
 
 
 def _libraries(request: LayerRequest, objects: Tuple[StoreObject, ...]) -> Tuple[str, ...]:
@@ -314,7 +305,8 @@ async def pack_layer(
             "as_root": root.root_script and _root_script_spec(root.root_script),
         }
         if root.root_script:
-            digests.append(await _base_layers(root.root_script))
+            base_layers = layer_files(root.root_script.base_layers, "base")
+            digests.append(await Get(Digest, CreateDigest, base_layers))
         if root.script is not None and root.base is not None:
             digests.append(root.base)
             spec["root"]["base"] = "base.json"

@@ -37,6 +37,12 @@ for source, target, name in zip(jobs[::3], jobs[1::3], jobs[2::3]):
 """
 
 
+def compiled_path(module: str, cache_tag: str) -> str:
+    """Where the bytecode of the module at the path `module` lies (PEP 3147)."""
+    directory, _, name = module.rpartition("/")
+    return f"{directory}/__pycache__/{name[:-3]}.{cache_tag}.pyc".lstrip("/")
+
+
 def compile_modules(
     manifest: list[Any], directory: str, scratch: str, cache_tag: str, runtime: str
 ) -> list[Any]:
@@ -55,8 +61,7 @@ def compile_modules(
     for kind, path, *place in manifest:
         if kind not in ("f", "x") or not path.endswith(".py"):
             continue
-        parent, _, name = path.rpartition("/")
-        compiled = f"{parent}/__pycache__/{name[:-3]}.{cache_tag}.pyc".lstrip("/")
+        compiled = compiled_path(path, cache_tag)
         if compiled in there:
             continue
         target = os.path.join(scratch, str(len(added)))

@@ -31,11 +31,10 @@ OUTPUT = "runtime"
 # names they are needed under, and a prefix with the standard library as `lib/python<version>.zip`.
 LOADER, PROGRAM, LIBRARIES, PREFIX = "loader", "python", "libraries", "prefix"
 
-_LIBRARY = re.compile(rb"(.*/)?lib(32|64|x32)?(/[^/]+-linux-[^/]+)?/[^/]+\.so[^/]*")
+_IN_LIB = rb"lib(32|64|x32)?(/[^/]+-linux-[^/]+)?/[^/]+\.so[^/]*"
+_LIBRARY = re.compile(rb"(.*/)?" + _IN_LIB)
 # Where the loader looks without being told.
-_SYSTEM_LIBRARY = re.compile(
-    rb"(usr/)?(local/)?lib(32|64|x32)?(/[^/]+-linux-[^/]+)?/[^/]+\.so[^/]*"
-)
+_SYSTEM_LIBRARY = re.compile(rb"(usr/)?(local/)?" + _IN_LIB)
 _PROGRAM = re.compile(rb"(.*/)?python[^/]*")
 _STANDARD_LIBRARY = re.compile(rb"(.*/)?lib/python3\.\d+/((encodings|importlib)/)?[^/]+\.py")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Dict, Iterable, List, Mapping, Sequence, Tuple, Union
 
 from docker_nix.layer.links import Entry
+from docker_nix.layer.tool.bytecode import compiled_path
 from docker_nix.resolve.python.distribution import Distribution
 from docker_nix.resolve.python.interpreter import Interpreter
 
@@ -52,12 +53,14 @@ def merged(installed: Sequence[Installed], interpreter: Interpreter, compiled: b
     Raises EnvironmentCollision.
     """
     entries: Dict[str, List[Tuple[Installed, Entry]]] = {}
+    scripts: Dict[str, Script] = {}
     for one in installed:
         for entry in _with_bytecode(one.distribution.entries, interpreter, compiled):
             entries.setdefault(entry.path, []).append((one, entry))
         for name, body in one.distribution.scripts:
             entry = Entry("x", f"bin/{name}", sha256=body)  # equal where the bodies are
             entries.setdefault(entry.path, []).append((one, entry))
+            scripts.setdefault(entry.path, Script(body))
 
     owners: Dict[str, set[str]] = {}
     for path, found in entries.items():
@@ -79,10 +82,8 @@ def merged(installed: Sequence[Installed], interpreter: Interpreter, compiled: b
                 raise _collision(path, first, entry.what, second, other_entry.what + difference)
         if path in real and any(other.startswith(f"{path}/") for other in entries):
             continue  # a directory that is not empty in other distributions
-        scripts = dict(first.distribution.scripts)
-        directory, _, name = path.rpartition("/")
-        if directory == "bin" and name in scripts:
-            tree[path] = Script(scripts[name])
+        if path in scripts:
+            tree[path] = scripts[path]
             continue
         top = path
         for parent in _parents(path):
@@ -120,8 +121,7 @@ def _with_bytecode(
     for entry in entries:
         yield entry
         if compiled and entry.kind in "fx" and entry.path.endswith(".py"):
-            directory, _, name = entry.path.rpartition("/")
-            path = f"{directory}/__pycache__/{name[:-3]}.{interpreter.cache_tag}.pyc".lstrip("/")
+            path = compiled_path(entry.path, interpreter.cache_tag)
             if path not in there:
                 # Equal sources give equal bytecode.
                 yield Entry("f", path, sha256=entry.sha256, size=entry.size)

@@ -39,6 +39,7 @@ from docker_nix.assemble.image import libraries_to_read
 from docker_nix.base.types import Blobs, BlobsRequest
 from docker_nix.build_platform import default_platform
 from docker_nix.errors import DockerNixError
+from docker_nix.layer.layer_inputs import layer_files, layer_specs
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.resolve import store_path
 from docker_nix.resolve.python.distribution import Distribution, dependencies
@@ -115,16 +116,11 @@ async def read_distribution(request: DistributionRequest) -> Distribution:
 
 @rule(desc="Take the Python of a base image", level=LogLevel.DEBUG)
 async def take_runtime(request: PythonRuntimeRequest) -> PythonRuntime:
-    layers = request.base_layers
-    await Get(Blobs, BlobsRequest(layers))
-    blobs = {layer.blob.fingerprint: layer.blob for layer in layers}
-    input_digest = await Get(
-        Digest, CreateDigest(FileEntry(f"base/{name}", blob) for name, blob in blobs.items())
-    )
+    await Get(Blobs, BlobsRequest(request.base_layers))
+    layers = [(layer.blob, layer.diff_id) for layer in request.base_layers]
+    input_digest = await Get(Digest, CreateDigest, layer_files(layers, "base"))
     spec = {
-        "layers": [
-            {"file": f"base/{layer.blob.fingerprint}", "diff_id": layer.diff_id} for layer in layers
-        ],
+        "layers": layer_specs(layers, "base"),
         "interpreter": request.path.lstrip("/"),
     }
     result = await Get(
@@ -134,7 +130,7 @@ async def take_runtime(request: PythonRuntimeRequest) -> PythonRuntime:
             json.dumps(spec, sort_keys=True).encode(),
             input_digest,
             (),
-            libraries_to_read([layer.compression for layer in layers]),
+            libraries_to_read([layer.compression for layer in request.base_layers]),
             output_directories=("runtime",),
             description="Taking the Python of a base image",
         ),
