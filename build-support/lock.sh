@@ -16,14 +16,15 @@ fi
 
 for name in "$@"; do
     version=3.9
-    constraints=
+    options=
     case $name in
+        buildbox) version=3.11 options=--no-deps ;;
         buildgrid | services) version=3.11 ;;
-        pytest) constraints="--constraints default.lock" ;;
+        pytest) options="--constraints default.lock" ;;
     esac
     # Hashes are of all files of a version, whatever the platform; it only decides on markers.
     # The options keep the addresses of indexes out.
-    uv pip compile --quiet $upgrade $constraints --generate-hashes --no-header --no-emit-index-url \
+    uv pip compile --quiet $upgrade $options --generate-hashes --no-header --no-emit-index-url \
         --no-emit-find-links --python-version "$version" \
         --python-platform x86_64-unknown-linux-gnu --no-python-downloads \
         "$name.txt" --output-file "$name.lock"
