@@ -167,8 +167,8 @@ class BuildBox:
         (self.folder / "cas/cas/objects" / name[:2] / name[2:]).unlink()
 
     def actions(self) -> int:
-        """How many actions it has started to run, since it was made."""
-        return len(re.findall(r"buildbox-run.*--action", self.log.read_text()))
+        """How many actions it has run to their end since it was made."""
+        return len(re.findall(r"\] Runner exited with code", self.log.read_text()))
 
     def _answers(self) -> bool:
         try:

@@ -2,7 +2,8 @@
 
 A layer process has the libraries of all platforms among its inputs, so that its cache key is the
 same whichever machine runs it. They come from hash-checked wheels; the tool binds them with
-ctypes, so that one file for each platform serves every Python.
+ctypes, so that one file for each platform serves every Python. The wheels are fetched by this
+machine, which has a package index and the Python of Pants; a remote worker need not.
 """
 
 from __future__ import annotations
@@ -13,13 +14,21 @@ from typing import Iterable
 
 from pants.backend.python.target_types import PexLayout
 from pants.backend.python.util_rules import pex
-from pants.backend.python.util_rules.pex import Pex, PexPlatforms, PexRequest
-from pants.backend.python.util_rules.pex_requirements import EntireLockfile, Lockfile
+from pants.backend.python.util_rules.pex_cli import PexCliProcess
+from pants.backend.python.util_rules.pex_requirements import (
+    LoadedLockfile,
+    LoadedLockfileRequest,
+    Lockfile,
+    ResolvePexConfig,
+    ResolvePexConfigRequest,
+)
 from pants.engine.fs import CreateDigest, Digest, DigestEntries, FileEntry
-from pants.engine.rules import Get, collect_rules, rule
+from pants.engine.process import Process, ProcessExecutionEnvironment, ProcessResult
+from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.util.logging import LogLevel
 
 from docker_nix.errors import DockerNixError
+from docker_nix.layer.this_machine import this_machine
 
 
 @dataclass(frozen=True)
@@ -60,25 +69,41 @@ class NativeLibrary:
 @rule(desc="Fetch the compression libraries of the layer tool", level=LogLevel.DEBUG)
 async def fetch_native_library(request: NativeLibraryRequest) -> NativeLibrary:
     wheel = _WHEELS[request.name]
-    fetched = await Get(
-        Pex,
-        PexRequest(
-            output_filename=f"{request.name}.pex",
-            internal_only=False,
-            layout=PexLayout.LOOSE,
-            platforms=PexPlatforms(f"{tag}-{wheel.python}" for tag in _PLATFORMS),
-            requirements=EntireLockfile(
-                Lockfile(
-                    url=f"resource://{__package__}/{wheel.lock}",
-                    url_description_of_origin="the layer tool of docker_nix",
-                    resolve_name=f"docker-nix-{request.name}",
-                )
+    lockfile = Lockfile(
+        url=f"resource://{__package__}/{wheel.lock}",
+        url_description_of_origin="the layer tool of docker_nix",
+        resolve_name=f"docker-nix-{request.name}",
+    )
+    lock, config = await MultiGet(
+        Get(LoadedLockfile, LoadedLockfileRequest(lockfile)),
+        Get(ResolvePexConfig, ResolvePexConfigRequest(lockfile.resolve_name)),
+    )
+    output = f"{request.name}.pex"
+    # As Pants' own rule for a PEX does, but for where it runs.
+    process = await Get(
+        Process,
+        PexCliProcess(
+            subcommand=(),
+            extra_args=(
+                f"--output-file={output}",
+                "--no-emit-warnings",
+                f"--layout={PexLayout.LOOSE.value}",
+                *(f"--platform={tag}-{wheel.python}" for tag in _PLATFORMS),
+                f"--requirement={lock.lockfile_path}",
+                "--no-transitive",
+                *config.pex_args(),
+                "--resolver-version=pip-2020-resolver",
             ),
+            additional_input_digest=lock.lockfile_digest,
+            output_directories=(output,),
             description=f"Fetch the {request.name} library for building image layers",
         ),
     )
+    fetched = await Get(
+        ProcessResult, {process: Process, this_machine(): ProcessExecutionEnvironment}
+    )
     files = {}
-    for entry in await Get(DigestEntries, Digest, fetched.digest):
+    for entry in await Get(DigestEntries, Digest, fetched.output_digest):
         if isinstance(entry, FileEntry) and re.search(wheel.module + "$", entry.path):
             for tag, platform in _PLATFORMS.items():
                 if tag in entry.path:

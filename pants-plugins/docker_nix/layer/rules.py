@@ -269,7 +269,7 @@ async def _packed(run: ToolRun, objects: Tuple[StoreObject, ...]) -> ToolResult:
         return await Get(ToolResult, ToolRun, run)
     while True:
         try:
-            return await Get(ToolResult, LocalToolRun(run))
+            return await Get(ToolResult, LocalToolRun(run, "the Nix store"))
         except ToolFailed as e:
             missing = [path for path in lost if f"{path} {MISSING}" in e.output]
             if not missing:

@@ -3,12 +3,16 @@
 The tool's own files and libraries are an input. The interpreter is not: `start.sh` takes the one
 that a file in an append-only cache names (such a cache is no part of the key), else one of the
 usual places, as on a remote worker, which has no such cache.
+
+A process runs in the environment of the image that needs it, be that this machine, a container or a
+cluster, unless it needs what only this machine has: see `LocalToolRun`.
 """
 
 from __future__ import annotations
 
 import importlib.resources
 import json
+import logging
 import os
 from dataclasses import dataclass, field, replace
 from typing import Iterable, Mapping, Optional, Tuple
@@ -23,7 +27,6 @@ from pants.engine.fs import (
     FileContent,
     MergeDigests,
 )
-from pants.engine.platform import Platform
 from pants.engine.process import (
     FallibleProcessResult,
     Process,
@@ -38,8 +41,11 @@ from pants.util.logging import LogLevel
 from docker_nix.errors import DockerNixError
 from docker_nix.layer.links import Entry
 from docker_nix.layer.native_libraries import NativeLibrary, NativeLibraryRequest
+from docker_nix.layer.this_machine import this_machine
 from docker_nix.resolve.types import Listing
 from docker_nix.subsystem import DockerNixSubsystem
+
+logger = logging.getLogger(__name__)
 
 TOOL_DIR = ".docker-nix"
 CACHES = FrozenDict({"docker_nix": ".docker-nix-cache"})
@@ -69,8 +75,20 @@ exit 0
 
 
 @dataclass(frozen=True)
+class ToolInterpreterRequest:
+    """A request for an interpreter, on this machine if `local`, whatever the environment."""
+
+    local: bool = False
+
+
+@dataclass(frozen=True)
 class ToolInterpreter:
-    """That the append-only cache names an interpreter, if this environment has one to name."""
+    """That the append-only cache names an interpreter, if this environment has one to name.
+
+    :param env: environment variables of processes, where such a cache does not exist.
+    """
+
+    env: FrozenDict[str, str] = FrozenDict()
 
 
 @dataclass(frozen=True)
@@ -126,12 +144,15 @@ class ToolRun:
 
 @dataclass(frozen=True)
 class LocalToolRun:
-    """A run that must be on this machine, even where processes run in a container or elsewhere.
+    """A run that must be on this machine, even where processes run in a container or a cluster.
 
     Its result may come from a cache all the same.
+
+    :param reason: what it needs of this machine, for the log.
     """
 
     run: ToolRun
+    reason: str = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -176,8 +197,15 @@ def _tool_sources(steps: Iterable[str]) -> Mapping[str, bytes]:
 
 @rule(desc="Find a Python for the layer tool", level=LogLevel.DEBUG)
 async def find_interpreter(
+    request: ToolInterpreterRequest,
     options: DockerNixSubsystem.EnvironmentAware,
+    environment: ExecutionEnvironment,
 ) -> ToolInterpreter:
+    if environment.remote_execution and not request.local:
+        # A worker has no append-only cache, and may be another one for each process.
+        return ToolInterpreter(
+            FrozenDict({"DOCKER_NIX_PYTHON": options.python} if options.python else {})
+        )
     if options.python:
         candidates = [options.python]
     else:
@@ -186,17 +214,16 @@ async def find_interpreter(
             for name in ("python3", "python3.9")
             for folder in options.executable_search_path
         ]
-    result = await Get(
-        ProcessResult,
-        Process(
-            ("/bin/sh", "-c", _FIND_INTERPRETER, "find-interpreter", *candidates),
-            env={"PATH": ":".join(options.executable_search_path)},
-            append_only_caches=CACHES,
-            cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
-            description="Find a Python for the layer tool",
-            level=LogLevel.DEBUG,
-        ),
+    process = Process(
+        ("/bin/sh", "-c", _FIND_INTERPRETER, "find-interpreter", *candidates),
+        env={"PATH": ":".join(options.executable_search_path)},
+        append_only_caches=CACHES,
+        cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
+        description="Find a Python for the layer tool",
+        level=LogLevel.DEBUG,
     )
+    where = this_machine() if request.local else environment
+    result = await Get(ProcessResult, {process: Process, where: ExecutionEnvironment})
     if options.python and result.stdout.strip():
         raise DockerNixError(
             f"The option [docker-nix].python is {options.python!r}, which is not a Python of "
@@ -207,9 +234,18 @@ async def find_interpreter(
 
 
 @rule
-async def prepare_tool(request: LayerToolRequest) -> LayerTool:
+async def prepare_tool(
+    request: LayerToolRequest, local_environment: ChosenLocalEnvironmentName
+) -> LayerTool:
     libraries = await MultiGet(
-        Get(NativeLibrary, NativeLibraryRequest(name)) for name in request.libraries
+        Get(
+            NativeLibrary,
+            {
+                NativeLibraryRequest(name): NativeLibraryRequest,
+                local_environment.val: EnvironmentName,
+            },
+        )
+        for name in request.libraries
     )
     sources = await Get(
         Digest,
@@ -222,20 +258,10 @@ async def prepare_tool(request: LayerToolRequest) -> LayerTool:
     return LayerTool(digest)
 
 
-def _this_machine() -> ExecutionEnvironment:
-    """That of a local process, even with `[GLOBAL].remote_execution`, which has no environments."""
-    return ExecutionEnvironment(
-        environment_name=None,
-        platform=Platform.create_for_localhost().value,
-        docker_image=None,
-        remote_execution=False,
-        remote_execution_extra_platform_properties=[],
-    )
-
-
 @rule
-async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
-    tool, spec = await MultiGet(
+async def run_tool(run: ToolRun, environment: ExecutionEnvironment) -> ToolResult:
+    interpreter, tool, spec = await MultiGet(
+        Get(ToolInterpreter, ToolInterpreterRequest(run.local)),
         Get(LayerTool, LayerToolRequest(run.libraries, run.steps)),
         Get(Digest, CreateDigest([FileContent("spec.json", run.spec)])),
     )
@@ -244,6 +270,7 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
     threads = ("--threads", "{pants_concurrency}") if run.command == "pack" else ()
     process = Process(
         ("/bin/sh", f"{TOOL_DIR}/start.sh", run.command, *threads, "spec.json"),
+        env=interpreter.env,
         input_digest=input_digest,
         immutable_input_digests={TOOL_DIR: tool.digest, **run.immutable_inputs},
         append_only_caches=CACHES,
@@ -256,12 +283,8 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
         description=run.description,
         level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,
     )
-    if run.local:
-        result = await Get(
-            FallibleProcessResult, {process: Process, _this_machine(): ExecutionEnvironment}
-        )
-    else:
-        result = await Get(FallibleProcessResult, Process, process)
+    where = this_machine() if run.local else environment
+    result = await Get(FallibleProcessResult, {process: Process, where: ExecutionEnvironment})
     if result.exit_code != 0:
         output = result.stderr.decode(errors="replace").strip()
         raise ToolFailed(run.description, output)
@@ -270,8 +293,15 @@ async def run_tool(run: ToolRun, _: ToolInterpreter) -> ToolResult:
 
 @rule
 async def run_tool_here(
-    request: LocalToolRun, local_environment: ChosenLocalEnvironmentName
+    request: LocalToolRun,
+    local_environment: ChosenLocalEnvironmentName,
+    environment: ExecutionEnvironment,
 ) -> ToolResult:
+    if environment.remote_execution or environment.docker_image:
+        logger.debug(
+            f"This machine does it, not the environment of the image: {request.run.description}. "
+            f"It needs {request.reason}."
+        )
     run = replace(request.run, local=True)
     return await Get(ToolResult, {run: ToolRun, local_environment.val: EnvironmentName})
 

@@ -45,7 +45,9 @@ from docker_nix.layer.tool_process import (
     TOOL_DIR,
     LayerTool,
     LayerToolRequest,
+    LocalToolRun,
     ToolInterpreter,
+    ToolInterpreterRequest,
     ToolResult,
     ToolRun,
 )
@@ -103,20 +105,23 @@ async def find_lacking(request: LackingRequest, _: RegistryAccess) -> Lacking:
     layers = {layer.descriptor.digest: layer for layer in request.layers}
     result = await Get(
         ToolResult,
-        ToolRun(
-            "docker_nix.publish.tool.lacking:main",
-            to_json_bytes(
-                {
-                    "image": request.repository,
-                    "layers": [layer.descriptor.to_json() for layer in layers.values()],
-                }
+        LocalToolRun(
+            ToolRun(
+                "docker_nix.publish.tool.lacking:main",
+                to_json_bytes(
+                    {
+                        "image": request.repository,
+                        "layers": [layer.descriptor.to_json() for layer in layers.values()],
+                    }
+                ),
+                EMPTY_DIGEST,
+                ("lacking.json",),
+                (),
+                steps=("publish",),
+                cache_scope=ProcessCacheScope.PER_SESSION,
+                description=f"Asking which of {len(layers)} layers {request.repository} has",
             ),
-            EMPTY_DIGEST,
-            ("lacking.json",),
-            (),
-            steps=("publish",),
-            cache_scope=ProcessCacheScope.PER_SESSION,
-            description=f"Asking which of {len(layers)} layers {request.repository} has",
+            "the registry",
         ),
     )
     (file,) = await Get(DigestContents, Digest, result.digest)
@@ -148,9 +153,10 @@ class Push:
 
 
 @rule
-async def prepare_push(request: PushRequest, _: ToolInterpreter, __: RegistryAccess) -> Push:
+async def prepare_push(request: PushRequest, _: RegistryAccess) -> Push:
     image = request.image
-    layout, tool, spec = await MultiGet(
+    _, layout, tool, spec = await MultiGet(
+        Get(ToolInterpreter, ToolInterpreterRequest(local=True)),
         Get(Layout, LayoutRequest(image, request.uploads, (request.name.tag,))),
         Get(LayerTool, LayerToolRequest((), ("publish",))),
         Get(

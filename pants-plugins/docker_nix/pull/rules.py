@@ -38,7 +38,7 @@ from docker_nix.base_fields import (
 from docker_nix.build_platform import default_platform
 from docker_nix.errors import DockerNixError, field_error
 from docker_nix.image_fields import ArchitectureField, OsField, OutputFormatField, VariantField
-from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
+from docker_nix.layer.tool_process import LocalToolRun, ToolFailed, ToolResult, ToolRun
 from docker_nix.pull import access
 from docker_nix.sizes import size_text
 from docker_nix.subsystem import DockerNixSubsystem
@@ -142,19 +142,22 @@ async def pull_image(
     try:
         result = await Get(
             ToolResult,
-            ToolRun(
-                "pull-manifest",
-                to_json_bytes(
-                    {
-                        "image": name,
-                        "digest": digest,
-                        "platform": platform.to_json(),
-                    }
+            LocalToolRun(
+                ToolRun(
+                    "pull-manifest",
+                    to_json_bytes(
+                        {
+                            "image": name,
+                            "digest": digest,
+                            "platform": platform.to_json(),
+                        }
+                    ),
+                    EMPTY_DIGEST,
+                    ("manifest.json", "config.json"),
+                    (),
+                    description=f"Pulling the manifest of {name}@{digest}",
                 ),
-                EMPTY_DIGEST,
-                ("manifest.json", "config.json"),
-                (),
-                description=f"Pulling the manifest of {name}@{digest}",
+                "the registry",
             ),
         )
     except ToolFailed as e:
@@ -220,22 +223,25 @@ async def pull_layers(image: RegistryImage, _: RegistryAccess) -> PulledLayers:
     size = sum(layer.size for layer in image.layers)
     result = await Get(
         ToolResult,
-        ToolRun(
-            "pull-layers",
-            to_json_bytes(
-                {
-                    "image": image.name,
-                    "digest": image.digest,
-                    "layers": [
-                        {"digest": layer.digest, "size": layer.size, "diff_id": layer.diff_id}
-                        for layer in image.layers
-                    ],
-                }
+        LocalToolRun(
+            ToolRun(
+                "pull-layers",
+                to_json_bytes(
+                    {
+                        "image": image.name,
+                        "digest": image.digest,
+                        "layers": [
+                            {"digest": layer.digest, "size": layer.size, "diff_id": layer.diff_id}
+                            for layer in image.layers
+                        ],
+                    }
+                ),
+                EMPTY_DIGEST,
+                tuple(f"layers/{name}{ending}" for name in names for ending in ("", ".json")),
+                libraries_to_read(layer.compression for layer in image.layers),
+                description=f"Pulling {len(names)} layers ({size_text(size)}) of {image.name}",
             ),
-            EMPTY_DIGEST,
-            tuple(f"layers/{name}{ending}" for name in names for ending in ("", ".json")),
-            libraries_to_read(layer.compression for layer in image.layers),
-            description=f"Pulling {len(names)} layers ({size_text(size)}) of {image.name}",
+            "the registry",
         ),
     )
     return PulledLayers(result.digest)

@@ -39,8 +39,10 @@ from docker_nix.layer.tool_process import (
     TOOL_DIR,
     LayerTool,
     LayerToolRequest,
+    LocalToolRun,
     ToolFailed,
     ToolInterpreter,
+    ToolInterpreterRequest,
     ToolResult,
     ToolRun,
 )
@@ -87,29 +89,31 @@ class RunImageRequest:
 async def prepare_run(
     request: RunImageRequest,
     options: DockerNixSubsystem,
-    _: ToolInterpreter,
-    __: RegistryAccess,
+    _: RegistryAccess,
 ) -> RunRequest:
     image = request.image
     ids = [image.image_id, image.manifest.digest]
     try:
         found = await Get(
             ToolResult,
-            ToolRun(
-                "docker_nix.run.tool.engine:find_engine",
-                to_json_bytes(
-                    {
-                        "engine": options.engine.value,
-                        "ids": ids,
-                        "diff_ids": [layer.diff_id for layer in image.layers],
-                    }
+            LocalToolRun(
+                ToolRun(
+                    "docker_nix.run.tool.engine:find_engine",
+                    to_json_bytes(
+                        {
+                            "engine": options.engine.value,
+                            "ids": ids,
+                            "diff_ids": [layer.diff_id for layer in image.layers],
+                        }
+                    ),
+                    EMPTY_DIGEST,
+                    ("engine.json",),
+                    (),
+                    steps=("run",),
+                    cache_scope=ProcessCacheScope.PER_SESSION,
+                    description="Looking for a container engine",
                 ),
-                EMPTY_DIGEST,
-                ("engine.json",),
-                (),
-                steps=("run",),
-                cache_scope=ProcessCacheScope.PER_SESSION,
-                description="Looking for a container engine",
+                "the container engine",
             ),
         )
     except ToolFailed as e:
@@ -125,7 +129,8 @@ async def prepare_run(
     engine = json.loads(file.content)
     loads = image.layers[engine["layers"] :]
     names = tuple(name.full for name in request.names)
-    layout, tool, spec = await MultiGet(
+    _, layout, tool, spec = await MultiGet(
+        Get(ToolInterpreter, ToolInterpreterRequest(local=True)),
         Get(Layout, LayoutRequest(image, loads, image.tags, names)),
         Get(LayerTool, LayerToolRequest((), ("run",))),
         Get(

@@ -1,12 +1,18 @@
 #!/bin/sh
 # Starts the layer tool with a Python of the machine: start.sh COMMAND ARGUMENTS...
-# It runs in an empty environment, so it uses nothing but the shell itself.
+# It runs in an empty environment, so it uses nothing but the shell itself. On a remote worker
+# DOCKER_NIX_PYTHON may name the Python.
 
 here=${0%/*}
 chosen=.docker-nix-cache/interpreter
 
-python=
-if [ -f "$chosen" ]; then
+python=${DOCKER_NIX_PYTHON:-}
+if [ -n "$python" ]; then
+    if ! [ -f "$python" ] || ! [ -x "$python" ]; then
+        echo "error: [docker-nix].python is $python, which is not there where processes run" >&2
+        exit 127
+    fi
+elif [ -f "$chosen" ]; then
     IFS= read -r python <"$chosen" || :
 fi
 for candidate in "$python" /usr/bin/python3 /usr/local/bin/python3 \

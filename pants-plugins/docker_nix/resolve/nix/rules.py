@@ -242,7 +242,8 @@ async def ask_nix(request: NixAnswerRequest, _: NixAccess) -> NixAnswer:
                 cache_scope=scope,
                 attempt=request.attempt,
                 description=f"Realising {query.address} with Nix",
-            )
+            ),
+            "Nix",
         ),
     )
     (file,) = await Get(DigestContents, Digest, result.digest)

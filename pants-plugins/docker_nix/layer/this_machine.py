@@ -1,0 +1,21 @@
+"""Where a process runs that must not run elsewhere."""
+
+from __future__ import annotations
+
+from pants.engine.platform import Platform
+from pants.engine.process import ProcessExecutionEnvironment
+
+
+def this_machine() -> ProcessExecutionEnvironment:
+    """For a process that runs here in any environment, and with `[GLOBAL].remote_execution`.
+
+    In a `Get` of a process' result it takes the place of what the environment says. A process may
+    name paths of this machine, so that it should be made in the local environment as well.
+    """
+    return ProcessExecutionEnvironment(
+        environment_name=None,
+        platform=Platform.create_for_localhost().value,
+        docker_image=None,
+        remote_execution=False,
+        remote_execution_extra_platform_properties=[],
+    )
