@@ -549,7 +549,7 @@ NO_PYTHON = (
             "",
             f'architecture="arm64", {ELSEWHERE}',
             "DockerNixError: The image x:img is for linux/arm64, and the distributions of x:app "
-            "would be resolved for this machine, linux_x86_64.\n\nGive the `pex_binary` "
+            "would be resolved for where it is built, linux_x86_64.\n\nGive the `pex_binary` "
             "'complete_platforms' for the image's Python and platform, or build on such a machine.",
             id="cross-build",
         ),

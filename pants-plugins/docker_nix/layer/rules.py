@@ -12,6 +12,7 @@ from pants.core.util_rules.system_binaries import (
     BinaryShimsRequest,
 )
 from pants.engine.fs import (
+    EMPTY_DIGEST,
     AddPrefix,
     CreateDigest,
     Digest,
@@ -23,6 +24,7 @@ from pants.engine.fs import (
     MergeDigests,
     PathGlobs,
 )
+from pants.engine.process import ProcessCacheScope, ProcessExecutionEnvironment
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
@@ -124,6 +126,13 @@ class BuiltLayer:
     @property
     def digest(self) -> str:
         return f"sha256:{self.blob.fingerprint}"
+
+
+@dataclass(frozen=True)
+class RootProbe:
+    """What keeps `run_as_root` from running in an environment that is not this machine, if any."""
+
+    obstacle: Optional[str]
 
 
 @dataclass(frozen=True)
@@ -262,10 +271,37 @@ def _description(request: LayerRequest, size: int) -> str:
     return f"Packing a layer of {shown or 'nothing'}{after}{packed}"
 
 
-async def _packed(run: ToolRun, objects: Tuple[StoreObject, ...]) -> ToolResult:
+@rule(desc="Find out whether run_as_root can run there", level=LogLevel.DEBUG)
+async def probe_root(environment: ProcessExecutionEnvironment) -> RootProbe:
+    if not (environment.remote_execution or environment.docker_image):
+        return RootProbe(None)
+    result = await Get(
+        ToolResult,
+        ToolRun(
+            "root-probe",
+            b"{}",
+            EMPTY_DIGEST,
+            ("root-probe.json",),
+            (),
+            # Workers and containers change.
+            cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
+            description="Finding out whether run_as_root can run there",
+        ),
+    )
+    (file,) = await Get(DigestContents, Digest, result.digest)
+    return RootProbe(json.loads(file.content)["obstacle"])
+
+
+async def _packed(
+    run: ToolRun, objects: Tuple[StoreObject, ...], root: Optional[RootPart]
+) -> ToolResult:
     """Runs it. A path that has gone from the Nix store since Nix was asked is realised again."""
     lost: Dict[str, NixPath] = {obj.path: obj.nix for obj in objects if obj.nix}
     if not lost:
+        if root and root.root_script and root.root_script.text:
+            probe = await Get(RootProbe)
+            if probe.obstacle:
+                return await Get(ToolResult, LocalToolRun(run, f"root: {probe.obstacle}"))
         return await Get(ToolResult, ToolRun, run)
     while True:
         try:
@@ -347,6 +383,7 @@ async def pack_layer(
             description=_description(request, packed.size),
         ),
         objects,
+        root,
     )
     entries, metadata = await MultiGet(
         Get(DigestEntries, Digest, result.digest),

@@ -32,7 +32,7 @@ from docker_nix.assemble.image_config import Platform, is_image_name, is_image_t
 from docker_nix.assemble.rules import LayeredImageFieldSet, SingleImageFieldSet
 from docker_nix.base.types import LayerIndex, LayerIndexRequest
 from docker_nix.errors import DockerNixError
-from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
+from docker_nix.layer.tool_process import LocalToolRun, ToolFailed, ToolResult, ToolRun
 from docker_nix.look import old_image
 from docker_nix.look.compare import compare
 from docker_nix.look.html_report import to_html
@@ -131,21 +131,24 @@ class RegistryImageRequest:
 async def read_registry_image(request: RegistryImageRequest, _: RegistryAccess) -> OldImage:
     result = await Get(
         ToolResult,
-        ToolRun(
-            "read-image",
-            to_json_bytes(
-                {
-                    "image": request.image,
-                    "reference": request.reference,
-                    "platform": request.platform.to_json(),
-                }
+        LocalToolRun(
+            ToolRun(
+                "read-image",
+                to_json_bytes(
+                    {
+                        "image": request.image,
+                        "reference": request.reference,
+                        "platform": request.platform.to_json(),
+                    }
+                ),
+                EMPTY_DIGEST,
+                ("manifest.json", "config.json"),
+                (),
+                # A tag can be moved at any time.
+                cache_scope=ProcessCacheScope.PER_SESSION,
+                description=f"Reading the manifest of {request.name}",
             ),
-            EMPTY_DIGEST,
-            ("manifest.json", "config.json"),
-            (),
-            # A tag can be moved at any time.
-            cache_scope=ProcessCacheScope.PER_SESSION,
-            description=f"Reading the manifest of {request.name}",
+            "the registry",
         ),
     )
     files = {file.path: file.content for file in await Get(DigestContents, Digest, result.digest)}

@@ -155,8 +155,8 @@ class Push:
 @rule
 async def prepare_push(request: PushRequest, _: RegistryAccess) -> Push:
     image = request.image
-    _, layout, tool, spec = await MultiGet(
-        Get(ToolInterpreter, ToolInterpreterRequest(local=True)),
+    await Get(ToolInterpreter, ToolInterpreterRequest(local=True))
+    layout, tool, spec = await MultiGet(
         Get(Layout, LayoutRequest(image, request.uploads, (request.name.tag,))),
         Get(LayerTool, LayerToolRequest((), ("publish",))),
         Get(

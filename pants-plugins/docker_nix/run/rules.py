@@ -129,8 +129,8 @@ async def prepare_run(
     engine = json.loads(file.content)
     loads = image.layers[engine["layers"] :]
     names = tuple(name.full for name in request.names)
-    _, layout, tool, spec = await MultiGet(
-        Get(ToolInterpreter, ToolInterpreterRequest(local=True)),
+    await Get(ToolInterpreter, ToolInterpreterRequest(local=True))
+    layout, tool, spec = await MultiGet(
         Get(Layout, LayoutRequest(image, loads, image.tags, names)),
         Get(LayerTool, LayerToolRequest((), ("run",))),
         Get(

@@ -16,6 +16,7 @@ MINIMUM_PYTHON = (3, 8)
 # Each with its module and function, which takes the other arguments and the libraries' directory.
 COMMANDS = {
     "pack": ("pack", "main"),
+    "root-probe": ("root_probe", "main"),
     "nix-closure": ("nix_query", "main"),
     "index": ("archive", "main"),
     "wheel-index": ("wheel", "main"),

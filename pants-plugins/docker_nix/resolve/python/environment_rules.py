@@ -20,6 +20,7 @@ from pants.backend.python.util_rules.pex_from_targets import (
     PexFromTargetsRequest,
 )
 from pants.engine.addresses import Address
+from pants.engine.environment import EnvironmentName
 from pants.engine.fs import (
     CreateDigest,
     Digest,
@@ -68,10 +69,12 @@ _PEX = "requirements.pex"
 class EnvironmentRequest:
     """A request for the environment of a target: its distributions, for one interpreter.
 
-    :param platforms: what they are resolved for instead of this machine, `complete_platforms` too.
+    :param build: the environment that the target names, where its distributions are resolved.
+    :param platforms: what they are resolved for instead of that, `complete_platforms` too.
     """
 
     address: Address
+    build: EnvironmentName
     python: ImagePython
     interpreter: Interpreter
     include_requirements: bool = True
@@ -248,9 +251,8 @@ async def _environment_object(
 
 
 @rule(desc="Resolve a Python environment", level=LogLevel.DEBUG)
-async def resolve_environment(
-    request: EnvironmentRequest, build_platform: BuildPlatform
-) -> Environment:
+async def resolve_environment(request: EnvironmentRequest) -> Environment:
+    build_platform = await Get(BuildPlatform, EnvironmentName, request.build)
     build = default_platform(build_platform)
     wanted = request.python.platform
     cross = bool(request.platforms or request.complete_platforms)
@@ -260,7 +262,7 @@ async def resolve_environment(
     ):
         raise DockerNixError(
             f"The image {request.python.owner} is for {wanted.os}/{wanted.architecture}, and the "
-            f"distributions of {request.address} would be resolved for this machine, "
+            f"distributions of {request.address} would be resolved for where it is built, "
             f"{build_platform.value}.\n\nGive the `pex_binary` 'complete_platforms' for the "
             "image's Python and platform, or build on such a machine."
         )
@@ -273,26 +275,27 @@ async def resolve_environment(
             InterpreterConstraints, InterpreterConstraintsRequest([request.address])
         )
         own = f"=={request.interpreter.version}.*"
+        requirements = PexFromTargetsRequest(
+            [request.address],
+            output_filename=_PEX,
+            internal_only=False,
+            layout=PexLayout.PACKED,
+            platforms=request.platforms,
+            complete_platforms=request.complete_platforms,
+            # Not --no-compress: Pex 2.1.137 keeps such zips where it then believes that it has
+            # compressed ones, and fails to build any other PEX with the same wheels.
+            additional_args=request.pex_args,
+            include_source_files=False,
+            include_local_dists=has_local,
+            hardcoded_interpreter_constraints=InterpreterConstraints(
+                f"{constraint},{own}" if constraint.specs else f"{constraint}{own}"
+                for constraint in constraints
+            ),
+        )
         try:
             pex = await Get(
                 Pex,
-                PexFromTargetsRequest(
-                    [request.address],
-                    output_filename=_PEX,
-                    internal_only=False,
-                    layout=PexLayout.PACKED,
-                    platforms=request.platforms,
-                    complete_platforms=request.complete_platforms,
-                    # Not --no-compress: Pex 2.1.137 keeps such zips where it then believes that it
-                    # has compressed ones, and fails to build any other PEX with the same wheels.
-                    additional_args=request.pex_args,
-                    include_source_files=False,
-                    include_local_dists=has_local,
-                    hardcoded_interpreter_constraints=InterpreterConstraints(
-                        f"{constraint},{own}" if constraint.specs else f"{constraint}{own}"
-                        for constraint in constraints
-                    ),
-                ),
+                {requirements: PexFromTargetsRequest, request.build: EnvironmentName},
             )
         except ProcessExecutionFailure as e:
             raise DockerNixError(

@@ -33,7 +33,9 @@ from pants.backend.python.util_rules.python_sources import (
     StrippedPythonSourceFiles,
 )
 from pants.core.target_types import FileSourceField
+from pants.core.util_rules.environments import EnvironmentNameRequest
 from pants.engine.addresses import Address, Addresses
+from pants.engine.environment import EnvironmentName
 from pants.engine.fs import (
     EMPTY_DIGEST,
     AddPrefix,
@@ -66,8 +68,6 @@ from docker_nix.resolve.types import (
     StoreObject,
 )
 from docker_nix.subsystem import DockerNixSubsystem
-
-logger = logging.getLogger(__name__)
 
 logger = logging.getLogger(__name__)
 
@@ -283,10 +283,14 @@ async def resolve_pex_binary(
         Get(CompletePlatforms, PexCompletePlatformsField, field_set.complete_platforms),
     )
     interpreter = _choose(request, constraints, field_set.shebang.value)
+    build = await Get(
+        EnvironmentName, EnvironmentNameRequest, EnvironmentNameRequest.from_target(target)
+    )
     environment = await Get(
         Environment,
         EnvironmentRequest(
             address,
+            build,
             request.python,
             interpreter,
             field_set.include_requirements.value,
@@ -299,7 +303,9 @@ async def resolve_pex_binary(
     name = _program_name(address)
     sources = None
     if field_set.include_sources.value:
-        found = await Get(Sources, SourcesRequest(address, constraints))
+        found = await Get(
+            Sources, {SourcesRequest(address, constraints): SourcesRequest, build: EnvironmentName}
+        )
         if found.digest != EMPTY_DIGEST:
             sources = _sources_object(found.digest, address, environment.bytecode)
             objects.append(sources)
@@ -347,9 +353,16 @@ async def resolve_library(request: LibraryClosureRequest) -> StoreClosure:
     address = request.target.address
     constraints = await Get(InterpreterConstraints, InterpreterConstraintsRequest([address]))
     interpreter = _choose(request, constraints)
-    environment = await Get(Environment, EnvironmentRequest(address, request.python, interpreter))
+    build = await Get(
+        EnvironmentName, EnvironmentNameRequest, EnvironmentNameRequest.from_target(request.target)
+    )
+    environment = await Get(
+        Environment, EnvironmentRequest(address, build, request.python, interpreter)
+    )
     objects = list(environment.distributions)
-    found = await Get(Sources, SourcesRequest(address, constraints))
+    found = await Get(
+        Sources, {SourcesRequest(address, constraints): SourcesRequest, build: EnvironmentName}
+    )
     sources = found.digest != EMPTY_DIGEST
     if sources:
         placed = await Get(Digest, AddPrefix(found.digest, interpreter.site_packages))
