@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Tuple
 
 from pants.backend.docker.registries import DockerRegistries, DockerRegistryOptions
 from pants.core.util_rules.search_paths import ExecutableSearchPathsOptionMixin
+from pants.core.util_rules.system_binaries import SEARCH_PATHS
 from pants.option.errors import BooleanConversionError
 from pants.option.option_types import (
     DictOption,
@@ -252,7 +253,8 @@ class DockerNixSubsystem(Subsystem):
         executable_search_paths_help = softwrap(
             """
             The PATH on which the programs of the `tools` field are looked up, and the Python
-            interpreter that builds layers where `python` is not set.
+            interpreter that builds layers where `python` is not set. Where there is no PATH, as on
+            a remote worker, it is the system's usual folders.
             """
         )
 
@@ -268,3 +270,8 @@ class DockerNixSubsystem(Subsystem):
                 """
             ),
         )
+
+        @property
+        def search_path(self) -> Tuple[str, ...]:
+            """The folders of the option, or the usual ones if it comes to none."""
+            return self.executable_search_path or SEARCH_PATHS

@@ -359,7 +359,7 @@ async def pack_layer(
                     BinaryShimsRequest.for_binaries(
                         *root.tools,
                         rationale="run the `extra_commands`",
-                        search_path=options.executable_search_path,
+                        search_path=options.search_path,
                     ),
                 )
             except BinaryNotFoundError as e:

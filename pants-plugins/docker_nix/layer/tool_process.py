@@ -212,11 +212,11 @@ async def find_interpreter(
         candidates = [
             os.path.join(folder, name)
             for name in ("python3", "python3.9")
-            for folder in options.executable_search_path
+            for folder in options.search_path
         ]
     process = Process(
         ("/bin/sh", "-c", _FIND_INTERPRETER, "find-interpreter", *candidates),
-        env={"PATH": ":".join(options.executable_search_path)},
+        env={"PATH": ":".join(options.search_path)},
         append_only_caches=CACHES,
         cache_scope=ProcessCacheScope.PER_RESTART_SUCCESSFUL,
         description="Find a Python for the layer tool",

@@ -26,11 +26,19 @@ class TarMember(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> TarMember:
         """The member described by a 512 byte header block."""
-        member = super().frombuf(buf, encoding, errors)
-        field = bytes(buf[:100]).partition(b"\0")[0]
-        member.slash_in_header = field.endswith(b"/")
-        member.full_header_name = len(field) == 100
-        return member
+        return super().frombuf(buf, encoding, errors)._spelled_in(buf)
+
+    @classmethod
+    def _frombuf(cls, buf: bytes, encoding: str, errors: str, **options: bool) -> TarMember:
+        """What tarfile calls instead, in releases since a fix of security, which distributions have in older ones too."""
+        member = super()._frombuf(buf, encoding, errors, **options)  # type: ignore[misc]
+        return cast(TarMember, member)._spelled_in(buf)
+
+    def _spelled_in(self, header: bytes) -> TarMember:
+        field = bytes(header[:100]).partition(b"\0")[0]
+        self.slash_in_header = field.endswith(b"/")
+        self.full_header_name = len(field) == 100
+        return self
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> TarMember:
