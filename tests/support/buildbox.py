@@ -152,7 +152,7 @@ class BuildBox:
     def workers(self) -> List[int]:
         """The process ids of what runs actions at present."""
         assert self._server
-        return [pid for pid in _descendants(self._server.pid)]
+        return list(_descendants(self._server.pid))
 
     def blobs(self) -> Mapping[str, int]:
         """The sizes of the blobs it has, by their SHA-256."""

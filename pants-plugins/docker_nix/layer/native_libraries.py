@@ -8,9 +8,8 @@ machine, which has a package index and the Python of Pants; a remote worker need
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Iterable
+from dataclasses import dataclass, replace
+from typing import Iterable, Mapping
 
 from pants.backend.python.target_types import PexLayout
 from pants.backend.python.util_rules import pex
@@ -28,30 +27,77 @@ from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.util.logging import LogLevel
 
 from docker_nix.errors import DockerNixError
-from docker_nix.layer.this_machine import this_machine
+from docker_nix.layer.this_machine import CACHE_HEAD_START_MILLIS, this_machine
 
 
 @dataclass(frozen=True)
 class _Wheel:
+    """A distribution with a library in it.
+
+    :param lock: its lock file, beside this one.
+    :param python: the interpreter and ABI tag that its wheels are resolved for.
+    :param files: the library of each platform, as `<name of the wheel>/<path in it>`.
+    """
+
     lock: str
     python: str
-    module: str  # a pattern for the extension module inside the wheel
+    files: Mapping[str, str]
+
+
+def _deflate(tags: str) -> str:
+    return f"deflate-0.9.0-cp311-abi3-{tags}.whl/deflate/_deflate.abi3.so"
+
+
+def _zstd(tags: str, system: str) -> str:
+    return f"zstd-1.5.7.2-cp39-cp39-{tags}.whl/zstd.cpython-39-{system}.so"
 
 
 _WHEELS = {
-    "deflate": _Wheel("libdeflate.lock", "cp-311-cp311", r"/deflate/_deflate[^/]*\.so"),
-    "zstd": _Wheel("libzstd.lock", "cp-39-cp39", r"/zstd[^/]*\.so"),
+    "deflate": _Wheel(
+        "libdeflate.lock",
+        "cp-311-cp311",
+        {
+            "macos-x86_64": _deflate("macosx_10_9_x86_64"),
+            "macos-arm64": _deflate("macosx_11_0_arm64"),
+            "linux-arm64": _deflate(
+                "manylinux2014_aarch64.manylinux_2_17_aarch64.manylinux_2_28_aarch64"
+            ),
+            "linux-x86_64": _deflate(
+                "manylinux2014_x86_64.manylinux_2_17_x86_64.manylinux_2_28_x86_64"
+            ),
+            "linux_musl-arm64": _deflate("musllinux_1_2_aarch64"),
+            "linux_musl-x86_64": _deflate("musllinux_1_2_x86_64"),
+        },
+    ),
+    "zstd": _Wheel(
+        "libzstd.lock",
+        "cp-39-cp39",
+        {
+            "macos-x86_64": _zstd("macosx_10_9_x86_64", "darwin"),
+            "macos-arm64": _zstd("macosx_11_0_arm64", "darwin"),
+            "linux-arm64": _zstd(
+                "manylinux_2_17_aarch64.manylinux2014_aarch64.manylinux_2_24_aarch64",
+                "aarch64-linux-gnu",
+            ),
+            "linux-x86_64": _zstd(
+                "manylinux_2_17_x86_64.manylinux2014_x86_64.manylinux_2_24_x86_64",
+                "x86_64-linux-gnu",
+            ),
+            "linux_musl-arm64": _zstd("musllinux_1_2_aarch64", "aarch64-linux-gnu"),
+            "linux_musl-x86_64": _zstd("musllinux_1_2_x86_64", "x86_64-linux-gnu"),
+        },
+    ),
 }
 
-# The platform tag that pip resolves, and the folder name that the layer tool looks for.
-_PLATFORMS = {
-    "macosx_10_9_x86_64": "macos-x86_64",
-    "macosx_11_0_arm64": "macos-arm64",
-    "manylinux2014_aarch64": "linux-arm64",
-    "manylinux2014_x86_64": "linux-x86_64",
-    "musllinux_1_2_aarch64": "linux_musl-arm64",
-    "musllinux_1_2_x86_64": "linux_musl-x86_64",
-}
+# The platform tags that pip resolves for.
+_PLATFORMS = (
+    "macosx_10_9_x86_64",
+    "macosx_11_0_arm64",
+    "manylinux2014_aarch64",
+    "manylinux2014_x86_64",
+    "musllinux_1_2_aarch64",
+    "musllinux_1_2_x86_64",
+)
 
 
 @dataclass(frozen=True)
@@ -95,29 +141,34 @@ async def fetch_native_library(request: NativeLibraryRequest) -> NativeLibrary:
                 "--resolver-version=pip-2020-resolver",
             ),
             additional_input_digest=lock.lockfile_digest,
-            output_directories=(output,),
+            # The libraries alone, and no directory: a cache need not hold the rest.
+            output_files=tuple(f"{output}/.deps/{file}" for file in wheel.files.values()),
             description=f"Fetch the {request.name} library for building image layers",
         ),
     )
+    # Looked for in a cache first, as it takes seconds.
+    process = replace(process, remote_cache_speculation_delay_millis=CACHE_HEAD_START_MILLIS)
     fetched = await Get(
         ProcessResult, {process: Process, this_machine(): ProcessExecutionEnvironment}
     )
-    files = {}
-    for entry in await Get(DigestEntries, Digest, fetched.output_digest):
-        if isinstance(entry, FileEntry) and re.search(wheel.module + "$", entry.path):
-            for tag, platform in _PLATFORMS.items():
-                if tag in entry.path:
-                    files[platform] = FileEntry(
-                        f"lib/{platform}/{request.name}.so", entry.file_digest, is_executable=True
-                    )
-    missing = sorted(set(_PLATFORMS.values()) - set(files))
+    found = {
+        entry.path: entry.file_digest
+        for entry in await Get(DigestEntries, Digest, fetched.output_digest)
+        if isinstance(entry, FileEntry)
+    }
+    paths = {platform: f"{output}/.deps/{file}" for platform, file in wheel.files.items()}
+    missing = sorted(platform for platform, path in paths.items() if path not in found)
     if missing:
         raise DockerNixError(
             f"The wheels of {wheel.lock} lack the library {request.name} for "
             f"{', '.join(missing)}.\n\nIs the package index complete? Its mirror must have the "
             "wheels for all platforms, since layers may be built on any of them."
         )
-    return NativeLibrary(await Get(Digest, CreateDigest(files.values())))
+    files = (
+        FileEntry(f"lib/{platform}/{request.name}.so", found[path], is_executable=True)
+        for platform, path in paths.items()
+    )
+    return NativeLibrary(await Get(Digest, CreateDigest(files)))
 
 
 def rules() -> Iterable[object]:

@@ -1,10 +1,13 @@
-"""Where a process runs that must not run elsewhere."""
+"""Where a process runs that must not run elsewhere, and when."""
 
 from __future__ import annotations
 
 from pants.engine.platform import Platform
 from pants.engine.process import ProcessExecutionEnvironment
 
+# Pants starts a process while it still looks it up in the remote cache, unless it is told to wait.
+# After a miss or an error it waits no longer; this is for a cache that is slow to answer.
+CACHE_HEAD_START_MILLIS = 10_000
 
 def this_machine() -> ProcessExecutionEnvironment:
     """For a process that runs here in any environment, and with `[GLOBAL].remote_execution`.

@@ -41,7 +41,7 @@ from pants.util.logging import LogLevel
 from docker_nix.errors import DockerNixError
 from docker_nix.layer.links import Entry
 from docker_nix.layer.native_libraries import NativeLibrary, NativeLibraryRequest
-from docker_nix.layer.this_machine import this_machine
+from docker_nix.layer.this_machine import CACHE_HEAD_START_MILLIS, this_machine
 from docker_nix.resolve.types import Listing
 from docker_nix.subsystem import DockerNixSubsystem
 
@@ -49,9 +49,6 @@ logger = logging.getLogger(__name__)
 
 TOOL_DIR = ".docker-nix"
 CACHES = FrozenDict({"docker_nix": ".docker-nix-cache"})
-# Pants starts a process while it still looks it up in the remote cache, unless it is told to wait.
-# After a miss or an error it waits no longer; this is for a cache that is slow to answer.
-_CACHE_HEAD_START_MILLIS = 10_000
 # The commands that may take long, and so are shown as they run.
 _SHOWN = ("pack", "pull-layers", "export", "nix-closure")
 
@@ -278,7 +275,7 @@ async def run_tool(run: ToolRun, environment: ExecutionEnvironment) -> ToolResul
         output_directories=run.output_directories,
         concurrency_available=run.cores if threads else 0,
         # Pants does not run the same process twice in one run, and this is in no cache key.
-        remote_cache_speculation_delay_millis=_CACHE_HEAD_START_MILLIS + run.attempt,
+        remote_cache_speculation_delay_millis=CACHE_HEAD_START_MILLIS + run.attempt,
         cache_scope=run.cache_scope,
         description=run.description,
         level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,
