@@ -9,6 +9,7 @@ from pants.engine.process import ProcessExecutionEnvironment
 # After a miss or an error it waits no longer; this is for a cache that is slow to answer.
 CACHE_HEAD_START_MILLIS = 10_000
 
+
 def this_machine() -> ProcessExecutionEnvironment:
     """For a process that runs here in any environment, and with `[GLOBAL].remote_execution`.
 
