@@ -68,6 +68,9 @@ pex_binary(
 )
 docker_nix_layered(
     name="python",
+    image_name="team/python",
+    image_tags=["v1"],
+    registries=["@r"],
     from_image=":debian",
     contents=[":app"],
     config={{"Entrypoint": ["/bin/app"], "User": "65532:65532"}},
@@ -242,13 +245,21 @@ def test_what_must_stay_on_the_machine_does(server: BuildBox, tmp_path: Path) ->
         digest = registry.push(f"oci:{layout}:base", "debian")
         build = MIXED.format(image=f"{registry.address}/debian", digest=digest, salt=salt)
         try:
-            _compare(server, tmp_path, build, salt)
+            remote = _compare(server, tmp_path, build, salt)
+            remote.pants(
+                "publish",
+                f"--docker-nix-registries={{'r': {{'address': '{registry.address}'}}}}",
+                "src:python",
+            )
+            assert registry.tags("team/python") == {"v1": remote.digest("src/python")}
         finally:
             nix.delete(salt)
 
 
-def _compare(server: BuildBox, folder: Path, build: str, salt: str) -> None:
-    targets = [f"src:{name}" for name in MIXED_OUTPUTS]
+def _compare(server: BuildBox, folder: Path, build: str, salt: str) -> Repo:
+    """The client of the cluster, after what it built has been compared."""
+    targets = ["--docker-nix-registries={'r': {'address': 'localhost:1'}}"]
+    targets += [f"src:{name}" for name in MIXED_OUTPUTS]
     local = mixed_machine(folder / "local", build)
     local.pants("package", *targets, env=nix.ENV)
     cached = mixed_machine(folder / "cached", build, *server.cache_options)
@@ -291,3 +302,4 @@ def _compare(server: BuildBox, folder: Path, build: str, salt: str) -> None:
     with docker_engine() as docker:
         ran = docker.run(docker.load(remote.root / "dist/src/python"))
         assert ran == "compiled: true six\n"
+    return remote
