@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,11 +149,28 @@ class BuildBox:
         for pid in children:
             _kill(pid)
         self._server = None
+        self._unmount()
+
+    def _unmount(self) -> None:
+        """Undo the mounts of sandboxes that were killed."""
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            place = line.split()[1]
+            if place.startswith(f"{self.folder}/cas/"):
+                subprocess.run(["umount", "--lazy", place], check=True)
 
     def workers(self) -> List[int]:
         """The process ids of what runs actions at present."""
-        assert self._server
-        return list(_descendants(self._server.pid))
+        return list(_descendants(self._server.pid)) if self._server else []
+
+    def programs(self) -> List[str]:
+        """The paths of the programs that run at present for actions."""
+        return [_program(pid) for pid in self.workers()]
+
+    def kill_workers(self, name: str = "") -> None:
+        """Kill what runs for actions; with `name`, the programs whose path ends in it."""
+        for pid in self.workers():
+            if _program(pid).endswith(name):
+                _kill(pid)
 
     def blobs(self) -> Mapping[str, int]:
         """The sizes of the blobs it has, by their SHA-256."""
@@ -160,6 +178,20 @@ class BuildBox:
             file.parent.name + file.name: file.stat().st_size
             for file in (self.folder / "cas/cas/objects").glob("*/*")
         }
+
+    def empty(self) -> None:
+        """Delete all that it has. It must not be running."""
+        assert self._server is None
+        shutil.rmtree(self.folder / "cas")
+
+    def spoil(self, digest: str) -> None:
+        """Change a byte of the blob `sha256:…`, as a bad disk does."""
+        name = digest.partition(":")[2]
+        path = self.folder / "cas/cas/objects" / name[:2] / name[2:]
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.unlink()
+        path.write_bytes(content)
 
     def evict(self, digest: str) -> None:
         """Delete the blob `sha256:…`, as a full cache does; action results may still name it."""
@@ -190,6 +222,13 @@ def _descendants(pid: int) -> Iterator[int]:
     for child in _children(pid):
         yield child
         yield from _descendants(child)
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[0]
+    except OSError:
+        return ""
 
 
 def _kill(pid: int) -> None:

@@ -30,7 +30,7 @@ from docker_nix.base.tree import BaseTree
 from docker_nix.base.types import BaseTreeRequest, Blobs, BlobsRequest, FromImageRequest
 from docker_nix.base_fields import FromImageField, FromImageNameField, FromImageTagField
 from docker_nix.build_platform import default_platform
-from docker_nix.errors import DockerNixError, field_error
+from docker_nix.errors import DockerNixError, engine_error, field_error
 from docker_nix.image_fields import (
     ArchitectureField,
     CompressionField,
@@ -465,8 +465,10 @@ async def build_layered_image(field_set: LayeredImageFieldSet) -> BuiltImage:
             ),
         )
     # They know only the layer, as images share it; the latter is such as a full disk.
-    except (ToolFailed, DockerNixError, IntrinsicError) as e:
+    except (ToolFailed, DockerNixError) as e:
         raise DockerNixError(f"The target {address} cannot be built. {e}") from e
+    except IntrinsicError as e:
+        raise DockerNixError(f"The target {address} cannot be built. {engine_error(e)}") from e
     own = [
         *(ImageLayer.of("store", layer) for layer in layers),
         ImageLayer.of("customisation", top),
@@ -509,8 +511,10 @@ async def build_single_image(field_set: SingleImageFieldSet) -> BuiltImage:
             )
         root = await _root_part(field_set, parts, nix_db, root_script)
         built = await Get(BuiltLayer, LayerRequest(objects, field_set.compression.value, root))
-    except (ToolFailed, DockerNixError, IntrinsicError) as e:
+    except (ToolFailed, DockerNixError) as e:
         raise DockerNixError(f"The target {address} cannot be built. {e}") from e
+    except IntrinsicError as e:
+        raise DockerNixError(f"The target {address} cannot be built. {engine_error(e)}") from e
     return await _image(field_set, parts, [ImageLayer.of("single", built)])
 
 

@@ -27,6 +27,7 @@ from pants.engine.fs import (
     FileContent,
     MergeDigests,
 )
+from pants.engine.internals.native_engine import IntrinsicError
 from pants.engine.process import (
     FallibleProcessResult,
     Process,
@@ -38,7 +39,7 @@ from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
-from docker_nix.errors import DockerNixError
+from docker_nix.errors import DockerNixError, engine_error
 from docker_nix.layer.links import Entry
 from docker_nix.layer.native_libraries import NativeLibrary, NativeLibraryRequest
 from docker_nix.layer.this_machine import CACHE_HEAD_START_MILLIS, this_machine
@@ -281,11 +282,26 @@ async def run_tool(run: ToolRun, environment: ExecutionEnvironment) -> ToolResul
         level=LogLevel.INFO if run.command in _SHOWN else LogLevel.DEBUG,
     )
     where = this_machine() if run.local else environment
-    result = await Get(FallibleProcessResult, {process: Process, where: ExecutionEnvironment})
+    try:
+        result = await Get(FallibleProcessResult, {process: Process, where: ExecutionEnvironment})
+    except IntrinsicError as e:
+        if not where.remote_execution:
+            raise
+        if "NotFound" in str(e) and not run.attempt:
+            # The server has lost an input since it said that it has it. It is sent again then.
+            return await Get(ToolResult, ToolRun, replace(run, attempt=1))
+        raise DockerNixError(f"{run.description} failed on the cluster. {engine_error(e)}") from e
     if result.exit_code != 0:
         output = result.stderr.decode(errors="replace").strip()
-        raise ToolFailed(run.description, output)
+        raise ToolFailed(run.description, output or _no_reason(result.exit_code))
     return ToolResult(result.output_digest)
+
+
+def _no_reason(exit_code: int) -> str:
+    return (
+        f"error: the process ended with exit code {exit_code} and said nothing: it was killed, "
+        "perhaps for want of memory where it ran, or by whoever stopped that machine; run again"
+    )
 
 
 @rule
