@@ -5,20 +5,20 @@ Each test is a row of the table in docs/clusters.md.
 
 from __future__ import annotations
 
+import hashlib
 import random
-import shutil
 import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterator, List, Sequence, Tuple
 
 import pytest
 
 from support.buildbox import BuildBox
 from support.workspace import PROJECT, Repo, Run
 
-_SIZE = 2_000_000
+_SIZE = 700_000
 # `slow` takes time when its last layer is made.
 _BUILD = """\
 files(name="data", sources=["data/*"])
@@ -37,7 +37,13 @@ docker_nix_export(name="rootfs", from_image=":plain")
 
 def client(root: Path, *options: str, pantsd: bool = False) -> Repo:
     """A machine that has built nothing yet."""
-    repo = Repo(root / "repo", store=root / "store", pantsd=pantsd, options=options)
+    repo = Repo(
+        root / "repo",
+        store=root / "store",
+        pantsd=pantsd,
+        options=options,
+        backends=["docker_nix"],
+    )
     repo.write("BUILD", _BUILD)
     for number in range(2):
         repo.write(f"data/{number}", random.Random(number).randbytes(_SIZE))
@@ -82,15 +88,19 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     return repo
 
 
+def layers(repo: Repo, name: str) -> List[str]:
+    """The digests of the layers of an image."""
+    return [layer["digest"] for layer in repo.info(name)["docker_nix"]["layers"]]
+
+
 def check_right(repo: Repo, healthy: Repo, name: str) -> None:
     """That an image is complete, and the one of the healthy machine."""
     assert repo.digest(name) == healthy.digest(name)
-    layout = repo.root / "dist" / name
     expected = healthy.root / "dist" / name
     files = [path.relative_to(expected) for path in expected.rglob("*") if path.is_file()]
-    assert files == [path.relative_to(expected) for path in expected.rglob("*") if path.is_file()]
+    assert len(files) > 4
     for file in files:
-        assert (layout / file).read_bytes() == (expected / file).read_bytes()
+        assert (repo.root / "dist" / name / file).read_bytes() == (expected / file).read_bytes()
 
 
 def check_clear(run: Run, repo: Repo, *messages: str) -> None:
@@ -177,22 +187,17 @@ def test_a_server_does_not_execute(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("execution", (False, True))
-@pytest.mark.parametrize("behavior", ("fetch", "defer"))
-def test_blobs_are_lost_between_two_steps(
-    healthy: Repo, tmp_path: Path, execution: bool, behavior: str
-) -> None:
+def test_blobs_are_lost_between_two_steps(healthy: Repo, tmp_path: Path, execution: bool) -> None:
     """The daemon remembers layers that it never fetched, and the server has lost them."""
     with BuildBox(tmp_path / "server") as server:
         keep = ("--remote-cache-read", "--remote-cache-write")
         options = (*server.execution_options, *keep) if execution else server.cache_options
         client(tmp_path / "first", *options).pants("package", ":plain")
-        repo = client(
-            tmp_path / "second", *options, f"--cache-content-behavior={behavior}", pantsd=True
-        )
+        repo = client(tmp_path / "second", *options, "--cache-content-behavior=defer", pantsd=True)
         try:
             repo.pants("package", "--docker-nix-output-format=metadata", ":plain")
-            for layer in repo.info("plain")["layers"]:
-                server.evict(layer["digest"])
+            for digest in layers(repo, "plain"):
+                server.evict(digest)
             repo.pants("package", ":plain", ":rootfs")
             check_right(repo, healthy, "plain")
             assert (repo.root / "dist/rootfs.tar").read_bytes() == (
@@ -212,7 +217,7 @@ def test_blobs_are_lost_between_two_steps(
 def test_the_servers_disk_is_full(healthy: Repo, tmp_path: Path, execution: bool) -> None:
     folder = tmp_path / "server"
     folder.mkdir()
-    with tmpfs(folder, mebibytes=3), BuildBox(folder, options=("--reserved=0",)) as server:
+    with tmpfs(folder, mebibytes=1), BuildBox(folder, options=("--reserved=0",)) as server:
         options = server.execution_options if execution else server.cache_options
         repo = client(tmp_path, *options)
         run = repo.pants("package", ":plain", check=False)
@@ -228,21 +233,27 @@ def test_the_servers_disk_is_full(healthy: Repo, tmp_path: Path, execution: bool
 def test_the_server_has_other_bytes(healthy: Repo, tmp_path: Path, behavior: str) -> None:
     with BuildBox(tmp_path / "server") as server:
         client(tmp_path / "first", *server.cache_options).pants("package", ":plain")
-        for layer in healthy.info("plain")["layers"]:
-            server.spoil(layer["digest"])
+        for digest in layers(healthy, "plain"):
+            server.spoil(digest)
         repo = client(
             tmp_path / "second", *server.cache_options, f"--cache-content-behavior={behavior}"
         )
         run = repo.pants("package", ":plain", check=False)
-        if run.exit_code:
-            check_clear(run, repo, "x")
-            repo.pants("--no-remote-cache-read", "package", ":plain")
+        if behavior == "defer":
+            # Found when the image is written, so that some of it is there; none of it is wrong.
+            assert run.exit_code == 1
+            assert "Remote CAS gave wrong digest: expected Digest" in run.output
+            for blob in (repo.root / "dist/plain/blobs/sha256").iterdir():
+                assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+            repo.pants("--no-local-cache", "--no-remote-cache-read", "package", ":plain")
+        else:
+            assert run.exit_code == 0, run.output
         check_right(repo, healthy, "plain")
 
 
 @pytest.mark.parametrize("execution", (False, True))
 def test_the_link_is_slow(healthy: Repo, tmp_path: Path, execution: bool) -> None:
-    """8 Mbit/s, with 40 ms on the way to the server and back."""
+    """8 Mbit/s each way, limited by the kernel."""
     with network("dnfault") as (prefix, host):
         with BuildBox(tmp_path / "server", prefix=prefix, host=host) as server:
             options = server.execution_options if execution else server.cache_options
@@ -267,7 +278,7 @@ def tmpfs(folder: Path, *, mebibytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def network(name: str) -> Iterator[tuple[Sequence[str], str]]:
+def network(name: str) -> Iterator[Tuple[Sequence[str], str]]:
     """A network namespace behind a slow link: the command to run things in it, its address."""
     here, there = f"{name}0", f"{name}1"
     inside = ["ip", "netns", "exec", name]

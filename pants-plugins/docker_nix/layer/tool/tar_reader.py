@@ -30,7 +30,7 @@ class TarMember(tarfile.TarInfo):
 
     @classmethod
     def _frombuf(cls, buf: bytes, encoding: str, errors: str, **options: bool) -> TarMember:
-        """What tarfile calls instead where it has a certain fix of security, in old releases too."""
+        """What tarfile calls instead since a fix of security, which old releases have got too."""
         member = super()._frombuf(buf, encoding, errors, **options)  # type: ignore[misc]
         return cast(TarMember, member)._spelled_in(buf)
 
