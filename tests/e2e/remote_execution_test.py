@@ -122,10 +122,10 @@ PACKAGE_NIX = """\
 """
 
 
-def tar(path: Path, files: Dict[str, str], mode: str) -> None:
-    """A tar at `path` of the files with these texts; `mode` as of `tarfile.open`."""
+def tar(path: Path, files: Dict[str, str]) -> None:
+    """A tar at `path` of the files with these texts, packed with gzip if the path says so."""
     source = path.with_suffix(".d")
-    with tarfile.open(path, mode) as archive:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
         for name, text in files.items():
             file = source / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -179,8 +179,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildBox]:
 def test_a_cluster_gives_the_digests_that_a_machine_gives(server: BuildBox, tmp_path: Path) -> None:
     """With `--remote-execution` alone: all but what fetches the tool's libraries runs there."""
     layout = tmp_path / "layout"
-    tar(tmp_path / "vendor.tar.gz", {"etc/vendor": "from a vendor\n"}, "w:gz")
-    tar(tmp_path / "layer.tar", {"etc/base": "of the base\n"}, "w")
+    tar(tmp_path / "vendor.tar.gz", {"etc/vendor": "from a vendor\n"})
+    tar(tmp_path / "layer.tar", {"etc/base": "of the base\n"})
     write_layout(layout, [(tmp_path / "layer.tar").read_bytes()], {})
     with tarfile.open(tmp_path / "base.tar", "w") as archive:
         archive.add(layout, ".")
