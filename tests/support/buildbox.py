@@ -210,12 +210,19 @@ class BuildBox:
         return True
 
 
-def _children(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+def _children(pid: int) -> List[int]:
+    """The children of a process; none if it has ended, which it may do while this looks."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    children: List[int] = []
+    for task in tasks:
         try:
-            yield from map(int, task.read_text().split())
+            children += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
         except OSError:
             continue
+    return children
 
 
 def _descendants(pid: int) -> Iterator[int]:
