@@ -16,8 +16,21 @@ def field_error(address: object, field: str, problem: str, remedy: str) -> Docke
 
 
 def engine_error(error: Exception) -> str:
-    """What the engine of Pants says, and the way out where a cluster is the cause."""
-    text = str(error)
+    """What the engine of Pants says, and the way out where a cluster or Docker is the cause."""
+    # It begins with all that Pants knows of the process, in some hundred lines.
+    text = str(error).rpartition("\n}\n")[2].strip()
+    if "No such container" in text or "is not running" in text:
+        return (
+            f"{text}\n\nPants' daemon goes on asking for a container that is gone. End it with "
+            "`kill $(cat .pids/*/pantsd/pid)`, and run again."
+        )
+    if "Docker" in text:
+        return (
+            f"{text}\n\nPants runs the processes of a `docker_environment` in the engine that "
+            "listens at /var/run/docker.sock. Run again when that engine is up and has the "
+            "environment's image, or with --no-docker-execution, which does it where the "
+            "environment's 'fallback_environment' says."
+        )
     if "For action Digest" not in text:  # how it begins where a server does not execute
         return text
     return (

@@ -48,6 +48,7 @@ from docker_nix.resolve.nix.fields import (
     NixArgumentsField,
     NixAttributeField,
     NixDependenciesField,
+    NixEnvironmentField,
     NixExpressionField,
     NixImpureField,
     NixInstallableField,
@@ -216,6 +217,7 @@ class NixPackageTarget(Target):
         NixStorePathField,
         NixOutputsField,
         NixSystemField,
+        NixEnvironmentField,
     )
     help = help_text(
         """

@@ -24,7 +24,11 @@ from pants.engine.fs import (
     MergeDigests,
     PathGlobs,
 )
-from pants.engine.process import ProcessCacheScope, ProcessExecutionEnvironment
+from pants.engine.process import (
+    ProcessCacheScope,
+    ProcessExecutionEnvironment,
+    ProcessExecutionFailure,
+)
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
@@ -271,6 +275,10 @@ def _description(request: LayerRequest, size: int) -> str:
     return f"Packing a layer of {shown or 'nothing'}{after}{packed}"
 
 
+def _last_line(output: bytes) -> str:
+    return output.decode(errors="replace").strip().rpartition("\n")[2]
+
+
 @rule(desc="Find out whether run_as_root can run there", level=LogLevel.DEBUG)
 async def probe_root(environment: ProcessExecutionEnvironment) -> RootProbe:
     if not (environment.remote_execution or environment.docker_image):
@@ -301,7 +309,9 @@ async def _packed(
         if root and root.root_script and root.root_script.text:
             probe = await Get(RootProbe)
             if probe.obstacle:
-                return await Get(ToolResult, LocalToolRun(run, f"root: {probe.obstacle}"))
+                return await Get(
+                    ToolResult, LocalToolRun(run, f"root, which is refused there: {probe.obstacle}")
+                )
         return await Get(ToolResult, ToolRun, run)
     while True:
         try:
@@ -366,6 +376,12 @@ async def pack_layer(
                 raise DockerNixError(
                     f"{e}\n\nThe programs in 'tools' are looked up on "
                     "[docker-nix].executable_search_paths."
+                ) from e
+            except ProcessExecutionFailure as e:
+                raise DockerNixError(
+                    f"The programs in 'tools' cannot be looked up: {_last_line(e.stderr)}.\n\n"
+                    "Pants does that with bash: install it where the image's 'environment' is, or "
+                    "write the commands without 'tools'."
                 ) from e
             immutable_inputs.update(shims.immutable_input_digests)
             spec["root"]["path"] = shims.cache_name

@@ -225,10 +225,16 @@ async def find_interpreter(
     if options.python and result.stdout.strip():
         raise DockerNixError(
             f"The option [docker-nix].python is {options.python!r}, which is not a Python of "
-            "version 3.8 or newer with ctypes.\n\nSet it to the absolute path of one, or unset it "
-            "to use the first python3 on [docker-nix].executable_search_paths."
+            f"version 3.8 or newer with ctypes{_in_container(where)}.\n\nSet it (or "
+            "'docker_nix_python' of the environment's target, which goes before it) to the "
+            "absolute path of one, or unset it to use the first python3 on "
+            "[docker-nix].executable_search_paths."
         )
     return ToolInterpreter()
+
+
+def _in_container(where: ExecutionEnvironment) -> str:
+    return f" in a container of {where.docker_image}" if where.docker_image else ""
 
 
 @rule

@@ -9,7 +9,8 @@ chosen=.docker-nix-cache/interpreter
 python=${DOCKER_NIX_PYTHON:-}
 if [ -n "$python" ]; then
     if ! [ -f "$python" ] || ! [ -x "$python" ]; then
-        echo "error: [docker-nix].python is $python, which is not there where processes run" >&2
+        echo "error: [docker-nix].python, or docker_nix_python of the environment's target, is" \
+            "$python, which is not there where this process ran" >&2
         exit 127
     fi
 elif [ -f "$chosen" ]; then
@@ -26,6 +27,7 @@ for candidate in "$python" /usr/bin/python3 /usr/local/bin/python3 \
     fi
 done
 
-echo "error: the layer tool found no Python: install Python 3.8 or newer as /usr/bin/python3," \
-    "or set [docker-nix].python to the path of one" >&2
+echo "error: the layer tool found no Python where this process ran: install Python 3.8 or newer as" \
+    "/usr/bin/python3 there, or set [docker-nix].python, or docker_nix_python of the environment's" \
+    "target, to the path of one" >&2
 exit 127

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Dict, Iterable, Optional, Tuple
 
+from pants.core.util_rules.environments import EnvironmentField
 from pants.engine.addresses import Address
 from pants.engine.target import (
     BoolField,
@@ -205,13 +206,26 @@ class NixOutputsField(StringSequenceField):
         return tuple(dict.fromkeys(value))
 
 
+class NixEnvironmentField(EnvironmentField):
+    help = help_text(
+        """
+        The environment for whose platform it is evaluated, where `system` does not say. The default
+        is that of the image which has it among its contents.
+
+        Nix itself runs on this machine, and its store paths are packed here, whatever the
+        environment: a cluster or a container has no part of your Nix store. Once they are in a
+        remote cache, no machine needs Nix for them.
+        """
+    )
+
+
 class NixSystemField(StringField):
     alias = "system"
     help = help_text(
         """
         The system to evaluate for, as Nix spells it. The default is Linux on the architecture of
-        the machine that builds, `x86_64-linux` or `aarch64-linux`. To build for another one, Nix
-        needs a builder or a cache that has it.
+        the environment, `x86_64-linux` or `aarch64-linux`. To build for another one than that of
+        this machine, Nix needs a builder or a cache that has it.
         """
     )
 

@@ -12,7 +12,12 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterable, List, Tuple
 
+from pants.core.util_rules.environments import (
+    LOCAL_ENVIRONMENT_MATCHER,
+    EnvironmentNameRequest,
+)
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
+from pants.engine.environment import EnvironmentName
 from pants.engine.fs import (
     EMPTY_DIGEST,
     CreateDigest,
@@ -48,6 +53,7 @@ from docker_nix.resolve.files import SOURCE_FIELDS, FilesClosureRequest
 from docker_nix.resolve.nix.fields import (
     NixArgumentsField,
     NixAttributeField,
+    NixEnvironmentField,
     NixExpressionField,
     NixImpureField,
     NixInstallableField,
@@ -368,6 +374,11 @@ async def resolve_nix_package(
     request: NixClosureRequest, platform: Platform, options: DockerNixSubsystem
 ) -> StoreClosure:
     target = request.target
+    if target[NixEnvironmentField].value != LOCAL_ENVIRONMENT_MATCHER:
+        environment = await Get(
+            EnvironmentName, EnvironmentNameRequest, EnvironmentNameRequest.from_target(target)
+        )
+        platform = await Get(Platform, EnvironmentName, environment)
     query, why = await _query(target, platform, options.nix_cache_version)
     try:
         answer = json.loads((await Get(NixAnswer, NixAnswerRequest(query))).content)

@@ -30,8 +30,9 @@ from pants.engine.fs import (
     FileEntry,
     SymlinkEntry,
 )
+from pants.engine.internals.native_engine import IntrinsicError
 from pants.engine.platform import Platform as BuildPlatform
-from pants.engine.process import ProcessExecutionFailure
+from pants.engine.process import ProcessExecutionEnvironment, ProcessExecutionFailure
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.target import TransitiveTargets, TransitiveTargetsRequest
 from pants.util.logging import LogLevel
@@ -39,7 +40,7 @@ from pants.util.logging import LogLevel
 from docker_nix.assemble.image import libraries_to_read
 from docker_nix.base.types import Blobs, BlobsRequest
 from docker_nix.build_platform import default_platform
-from docker_nix.errors import DockerNixError
+from docker_nix.errors import DockerNixError, engine_error
 from docker_nix.layer.layer_inputs import layer_files, layer_specs
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.resolve import store_path
@@ -250,6 +251,40 @@ async def _environment_object(
     )
 
 
+def _is_elsewhere(where: ProcessExecutionEnvironment) -> bool:
+    return where.remote_execution or where.docker_image is not None
+
+
+def _not_resolved(
+    request: EnvironmentRequest, where: ProcessExecutionEnvironment, said: str
+) -> DockerNixError:
+    if not _is_elsewhere(where):
+        remedy = (
+            f"Resolving them takes a Python {request.interpreter.version} on this machine, which "
+            "is looked for on [python-bootstrap].search_path. With 'complete_platforms' for that "
+            "Python on the target, wheels will do."
+        )
+    elif request.build.val is None:
+        remedy = (
+            "With [GLOBAL].remote_execution and no [environments-preview].names, Pants starts Pex "
+            "on the cluster too, with the path of this machine's Python. Name a "
+            "`local_environment`, and a `remote_environment` for the 'environment' of images: Pex "
+            "runs here then, and layers are built on the cluster."
+        )
+    else:
+        remedy = (
+            f"They are resolved in the environment {request.build.val!r}, as the 'environment' "
+            f"field in target {request.address} says, so that Pex, a Python "
+            f"{request.interpreter.version} and the package index must be within reach there. "
+            "Without that field they are resolved on this machine; the image's own 'environment' "
+            "can stay as it is."
+        )
+    return DockerNixError(
+        f"The distributions of {request.address} cannot be had for the Python of the image "
+        f"{request.python.owner}, {request.interpreter}.\n\n{said}\n\n{remedy}"
+    )
+
+
 @rule(desc="Resolve a Python environment", level=LogLevel.DEBUG)
 async def resolve_environment(request: EnvironmentRequest) -> Environment:
     build_platform = await Get(BuildPlatform, EnvironmentName, request.build)
@@ -292,20 +327,20 @@ async def resolve_environment(request: EnvironmentRequest) -> Environment:
                 for constraint in constraints
             ),
         )
+        where = await Get(ProcessExecutionEnvironment, EnvironmentName, request.build)
         try:
             pex = await Get(
                 Pex,
                 {requirements: PexFromTargetsRequest, request.build: EnvironmentName},
             )
         except ProcessExecutionFailure as e:
-            raise DockerNixError(
-                f"The distributions of {request.address} cannot be had for the Python of the image "
-                f"{request.python.owner}, {request.interpreter}.\n\n"
-                f"{e.stderr.decode(errors='replace').strip() or e}\n\n"
-                f"Resolving them takes a Python {request.interpreter.version} on this machine, "
-                "which is looked for on [python-bootstrap].search_path. With 'complete_platforms' "
-                "for that Python on the target, wheels will do."
-            ) from e
+            said = e.stderr.decode(errors="replace").strip() or str(e)
+            raise _not_resolved(request, where, said) from e
+        except IntrinsicError as e:
+            # Such as that there is no Pex for there; a cycle is another's to explain.
+            if not _is_elsewhere(where) or "contained a cycle" in str(e):
+                raise
+            raise _not_resolved(request, where, engine_error(e)) from e
         files = [
             entry
             for entry in await Get(DigestEntries, Digest, pex.digest)
