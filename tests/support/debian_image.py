@@ -26,12 +26,16 @@ CONFIG = {
 }
 
 
-def debian_with_python(folder: Path) -> Path:
-    """An OCI layout in `folder` with one image, tagged `base`, made with mmdebstrap as root."""
+def debian_with_python(folder: Path, *packages: str) -> Path:
+    """An OCI layout in `folder` with one image, tagged `base`, made with mmdebstrap as root.
+
+    :param packages: further ones.
+    """
     tar = folder / "rootfs.tar"
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        ["mmdebstrap", "--quiet", "--variant=extract", f"--include={','.join(_PACKAGES)}"]
+        ["mmdebstrap", "--quiet", "--variant=extract"]
+        + [f"--include={','.join((*_PACKAGES, *packages))}"]
         # /bin and the like as symlinks, which real base images have.
         + ["--hook-directory=/usr/share/mmdebstrap/hooks/merged-usr", "bookworm", str(tar)],
         stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ layers themselves.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Iterable, List
 
 from pants.core.target_types import (
@@ -126,42 +126,55 @@ async def _single_file(request: FromImageRequest, target: Target) -> FileDigest:
     return files[0].file_digest
 
 
-async def _image_of_archive(request: FromImageRequest, target: Target) -> BuiltImage:
+_LIBRARIES = {"gzip": ("deflate",), "none": (), "zstd": ("zstd",)}
+
+
+async def _split_archive(request: FromImageRequest, target: Target) -> Digest:
+    """The output of the tool's `split-archive`."""
     owner, field = request.owner, request.from_image
     archive = await _single_file(request, target)
-    input_digest = await Get(Digest, CreateDigest([FileEntry("in/archive", archive)]))
-    try:
-        result = await Get(
-            ToolResult,
-            ToolRun(
-                "split-archive",
-                to_json_bytes(
-                    {
-                        "file": "in/archive",
-                        "name": request.name.value,
-                        "tag": request.tag.value,
-                        "platform": request.platform.to_json(),
-                        "compression": request.compression,
-                    }
-                ),
-                input_digest,
-                (),
-                ("deflate", "zstd"),
-                output_directories=("image",),
-                description=f"Reading the image archive of {target.address}",
-            ),
-        )
-    except ToolFailed as e:
-        output = e.output.strip().replace("the image archive archive", "the archive", 1)
-        raise field_error(
-            owner, field.alias, f"is {field.value!r}, whose archive cannot be used.", output
-        ) from e
+    run = ToolRun(
+        "split-archive",
+        to_json_bytes(
+            {
+                "file": "in/archive",
+                "name": request.name.value,
+                "tag": request.tag.value,
+                "platform": request.platform.to_json(),
+                "compression": request.compression,
+            }
+        ),
+        await Get(Digest, CreateDigest([FileEntry("in/archive", archive)])),
+        (),
+        _LIBRARIES[request.compression],
+        output_directories=("image",),
+        description=f"Reading the image archive of {target.address}",
+    )
+    problem = f"is {field.value!r}, whose archive cannot be used."
+    while True:
+        try:
+            result = await Get(ToolResult, ToolRun, run)
+        except ToolFailed as e:
+            output = e.output.strip().replace("the image archive archive", "the archive", 1)
+            raise field_error(owner, field.alias, problem, output) from e
+        subset = DigestSubset(result.digest, PathGlobs(["image/lacks.json"]))
+        lacks = await Get(DigestContents, DigestSubset, subset)
+        if not lacks:
+            return result.digest
+        lacking = json.loads(lacks[0].content)
+        if lacking["library"] in run.libraries:
+            raise field_error(owner, field.alias, problem, f"error: {lacking['message']}")
+        run = replace(run, libraries=tuple(sorted({*run.libraries, lacking["library"]})))
+
+
+async def _image_of_archive(request: FromImageRequest, target: Target) -> BuiltImage:
+    digest = await _split_archive(request, target)
     described, entries = await MultiGet(
         Get(
             Digest,
-            DigestSubset(result.digest, PathGlobs(["image/config.json", "image/layers.json"])),
+            DigestSubset(digest, PathGlobs(["image/config.json", "image/layers.json"])),
         ),
-        Get(DigestEntries, Digest, result.digest),
+        Get(DigestEntries, Digest, digest),
     )
     digests = {entry.path: entry.file_digest for entry in entries if isinstance(entry, FileEntry)}
     files = {file.path: file.content for file in await Get(DigestContents, Digest, described)}

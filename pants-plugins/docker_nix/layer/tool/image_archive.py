@@ -22,6 +22,7 @@ from docker_nix.layer.tool.blob import BlobWriter
 from docker_nix.layer.tool.compress import codec
 from docker_nix.layer.tool.decompress import CHUNK_BYTES, CorruptStream, open_stream
 from docker_nix.layer.tool.errors import ToolError
+from docker_nix.layer.tool.libraries import LibraryMissing
 from docker_nix.layer.tool.oci_types import (
     Descriptor,
     Json,
@@ -89,7 +90,10 @@ def main(args: list[str], lib_dir: str) -> None:
       `compression`;
     - `layers/<hex>`, a layer's blob, and `layers/<hex>.json`, its index (see `layer_index`).
 
-    Where several images fit, it is the first. Raises `ToolError`, and then leaves no output.
+    Where several images fit, it is the first. Where the archive turns out to take a library that
+    the tool was not given, the output is `lacks.json` alone, with the `library` and a `message`:
+    so it can be tried with few, as libraries are much larger than what most archives take. Raises
+    `ToolError`, and then leaves no output.
     """
     from shutil import rmtree
 
@@ -105,6 +109,11 @@ def main(args: list[str], lib_dir: str) -> None:
     os.mkdir(SCRATCH)
     try:
         split(spec, OUTPUT, thread_count(threads), lib_dir)
+    except LibraryMissing as missing:
+        rmtree(OUTPUT, ignore_errors=True)
+        os.mkdir(OUTPUT)
+        with open(os.path.join(OUTPUT, "lacks.json"), "w", encoding="utf-8") as file:
+            json.dump({"library": missing.library, "message": str(missing)}, file)
     except BaseException:
         rmtree(OUTPUT, ignore_errors=True)
         raise

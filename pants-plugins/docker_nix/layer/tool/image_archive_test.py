@@ -521,6 +521,18 @@ def test_truncated_archive() -> None:
     assert "is no complete tar" in error()
 
 
+def test_it_says_which_library_it_lacks(tmp_path: Path) -> None:
+    manifest, blobs = oci_image(zstd(LOW), tars=(LOW,))
+    write_tar("archive", oci_layout(blobs, manifest_entry(manifest)))
+    spec = {"file": "archive", "name": None, "tag": None, "platform": None, "compression": "gzip"}
+    Path("spec.json").write_text(json.dumps(spec))
+    image_archive.main(["spec.json"], str(tmp_path))
+    assert os.listdir("image") == ["lacks.json"]
+    lacks = json.loads(Path("image/lacks.json").read_text())
+    assert lacks["library"] == "zstd" and "is not part of the layer tool" in lacks["message"]
+    assert not os.path.exists("scratch")
+
+
 def test_usage() -> None:
     with pytest.raises(ToolError, match=r"usage: split-archive \[--threads N\] SPEC"):
         image_archive.main(["--threads", "1"], "")

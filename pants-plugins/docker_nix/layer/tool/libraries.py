@@ -12,6 +12,17 @@ _MUSL_LOADERS = ("/lib/ld-musl-x86_64.so.1", "/lib/ld-musl-aarch64.so.1")
 _GLIBC_LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
 
 
+class LibraryMissing(ToolError):
+    """The tool was started without a library that the content turned out to take.
+
+    :param library: "deflate" or "zstd".
+    """
+
+    def __init__(self, message: str, library: str) -> None:
+        super().__init__(message)
+        self.library = library
+
+
 def platform() -> str:
     """The platform as the folders of libraries are named: `<os>-<machine>`.
 
@@ -28,13 +39,15 @@ def platform() -> str:
 def load(name: str, lib_dir: str) -> ctypes.CDLL:
     """Loads the library `name` ("deflate" or "zstd") from `<lib_dir>/<platform>/<name>.so`.
 
-    Raises `ToolError` where the tool has none for this platform, or where it does not load.
+    Raises `LibraryMissing` where the tool has none for this platform, `ToolError` where it does not
+    load.
     """
     path = os.path.join(lib_dir, platform(), f"{name}.so")
     if not os.path.exists(path):
-        raise ToolError(
+        raise LibraryMissing(
             f"the {name} library for {platform()} is not part of the layer tool; build on a "
-            "platform that has it, or use another `compression`"
+            "platform that has it, or use another `compression`",
+            name,
         )
     try:
         return ctypes.CDLL(path)
