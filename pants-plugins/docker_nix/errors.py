@@ -24,6 +24,12 @@ def engine_error(error: Exception) -> str:
             f"{text}\n\nPants' daemon goes on asking for a container that is gone. End it with "
             "`kill $(cat .pids/*/pantsd/pid)`, and run again."
         )
+    if "request timed out" in text:
+        return (
+            f"{text}\n\nA blob took longer on its way to or from the cluster than "
+            "[GLOBAL].remote_store_rpc_timeout_millis allows (30,000 by default). Set it to what "
+            "the largest layer takes on your link, or build here with --no-remote-execution."
+        )
     if "Docker" in text:
         return (
             f"{text}\n\nPants runs the processes of a `docker_environment` in the engine that "

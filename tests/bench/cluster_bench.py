@@ -59,8 +59,11 @@ class Meter:
         self.results: Dict[str, Dict[str, Any]] = {}
 
     def _requests(self) -> Counter[str]:
-        # Those of workers name their tool; they never leave the cluster.
-        pattern = r"\] \[INFO\] (\w+) request from \[peer=\S+\]: \[(?!tool_name=\"buildbox)"
+        # Those of workers name their tool, or stage inputs; they never leave the cluster.
+        pattern = (
+            r"\] \[INFO\] (?!StageTree)(\w+) request from \[peer=\S+\]: "
+            r"\[(?!tool_name=\"buildbox)"
+        )
         return Counter(re.findall(pattern, self._server.log.read_text()))
 
     def measure(self, name: str, repo: Repo, *args: str) -> None:

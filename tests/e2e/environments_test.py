@@ -237,7 +237,6 @@ def test_one_image_of_several_environments(
 ) -> None:
     with Registry(tmp_path / "registry") as registry:
         digest = registry.push(f"oci:{builder}:base", "debian")
-        image = f"{registry.address}/debian"
         build = MIXED.format(image=f"{registry.address}/debian", digest=digest)
         options = server.execution_options
         machine = Machine(tmp_path, build, engine, *options, backends=BACKENDS, pantsd=True)

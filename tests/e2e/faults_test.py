@@ -266,6 +266,24 @@ def test_the_link_is_slow(healthy: Repo, tmp_path: Path, execution: bool) -> Non
                 check_right(second, healthy, "plain")
 
 
+def test_the_link_is_slower_than_allowed(healthy: Repo, tmp_path: Path) -> None:
+    with network("dnfault") as (prefix, host):
+        with BuildBox(tmp_path / "server", prefix=prefix, host=host) as server:
+            repo = client(tmp_path, *server.execution_options)
+            run = repo.pants(
+                "--remote-store-rpc-timeout-millis=300", "package", ":plain", check=False
+            )
+            check_clear(
+                run,
+                repo,
+                "The target //:plain cannot be built.",
+                "request timed out",
+                "Set it to what the largest layer takes on your link, or build here with",
+            )
+            repo.pants("package", ":plain")
+            check_right(repo, healthy, "plain")
+
+
 @contextmanager
 def tmpfs(folder: Path, *, mebibytes: int) -> Iterator[None]:
     """A file system with that much space at `folder`. Needs root."""
