@@ -266,21 +266,26 @@ def test_the_link_is_slow(healthy: Repo, tmp_path: Path, execution: bool) -> Non
                 check_right(second, healthy, "plain")
 
 
-def test_the_link_is_slower_than_allowed(healthy: Repo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("execution", (False, True))
+def test_the_link_is_slower_than_allowed(healthy: Repo, tmp_path: Path, execution: bool) -> None:
     with network("dnfault") as (prefix, host):
         with BuildBox(tmp_path / "server", prefix=prefix, host=host) as server:
-            repo = client(tmp_path, *server.execution_options)
-            run = repo.pants(
-                "--remote-store-rpc-timeout-millis=300", "package", ":plain", check=False
-            )
-            check_clear(
-                run,
-                repo,
-                "The target //:plain cannot be built.",
-                "request timed out",
-                "Set it to what the largest layer takes on your link, or build here with",
-            )
-            repo.pants("package", ":plain")
+            options = server.execution_options if execution else server.cache_options
+            repo = client(tmp_path, *options, "--session-end-tasks-timeout=120")
+            short = "--remote-store-rpc-timeout-millis=300"
+            run = repo.pants(short, "package", ":plain", check=False)
+            if execution:
+                check_clear(
+                    run,
+                    repo,
+                    "The target //:plain cannot be built.",
+                    "request timed out",
+                    "Set it to what the largest layer takes on your link, or build here with",
+                )
+                repo.pants("package", ":plain")
+            else:
+                assert run.exit_code == 0, run.output
+                assert "Failed to write to remote cache" in run.output
             check_right(repo, healthy, "plain")
 
 
