@@ -13,6 +13,7 @@ from typing import Iterator, List, Sequence, Tuple
 
 import pytest
 
+from support import nix
 from support.buildbox import BuildBox
 from support.debian_image import debian_with_python, write_layout
 from support.docker_engine import DockerEngine, docker_engine
@@ -88,6 +89,14 @@ for environment in ("cluster", "container", "__local__"):
         environment=environment,
     )
 docker_nix_layered(name="there", from_image=":debian", contents=[":app-there"])
+"""
+# Its image is built here, where another system than its own would be the default.
+FOREIGN = """\
+nix_package(name="foreign-package", expression="foreign.nix", environment="arm")
+docker_nix_layered(name="foreign", contents=[":foreign-package"])
+"""
+FOREIGN_NIX = """\
+derivation { name = "foreign"; system = builtins.currentSystem; builder = "/bin/sh"; }
 """
 HELLO = """\
 static long call(long n, long a, long b, long c) {
@@ -284,7 +293,8 @@ def test_a_client_of_another_architecture(
         assert here.output(name) == there.output(name)
 
     # And of another platform the same layers, in an image that says so.
-    other = Machine(tmp_path / "other", PLAIN.format(environment="arm"), engine, *keep)
+    build = PLAIN.format(environment="arm") + FOREIGN
+    other = Machine(tmp_path / "other", build, engine, *keep)
     other.pants("package", "src:files")
     (layers, others) = (
         machine.repo.info("src/files")["docker_nix"]["layers"] for machine in (here, other)
@@ -292,6 +302,11 @@ def test_a_client_of_another_architecture(
     assert [one["digest"] for one in layers] == [one["digest"] for one in others]
     assert architecture(here) == "amd64"
     assert architecture(other) == "arm64"
+    # This machine's Nix evaluates for it, and cannot build for it.
+    other.repo.write("src/foreign.nix", FOREIGN_NIX)
+    run = other.repo.pants("package", "src:foreign", check=False, env=nix.ENV)
+    assert run.exit_code == 1
+    assert "aarch64-linux" in run.output
 
 
 def made(run: Run) -> List[str]:
