@@ -959,7 +959,8 @@ BAD: List[Case] = [
             "[docker-nix].python is '/no/such/python', which is not a Python of version "
             "3.8 or newer with ctypes.\n"
             "\n"
-            "Set it to the absolute path of one, or unset it to use the first python3 on "
+            "Set it (or 'docker_nix_python' of the environment's target, which goes before it) to "
+            "the absolute path of one, or unset it to use the first python3 on "
             "[docker-nix].executable_search_paths."
         ),
         options=["--docker-nix-python=/no/such/python"],

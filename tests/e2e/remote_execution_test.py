@@ -282,8 +282,9 @@ def _compare(server: BuildBox, folder: Path, build: str, salt: str) -> Repo:
         r"Realising src:nix-package with Nix\. It needs Nix\.",
         rf"Packing a layer of inner-{salt}\. It needs the Nix store\.",
         rf"Packing a layer of package-{salt}\. It needs the Nix store\.",
-        r"Packing a layer of .* after run_as_root\. It needs root: run_as_root may not give its "
-        r"user namespace ids \(Operation not permitted\); root in a container needs .*",
+        r"Packing a layer of .* after run_as_root\. It needs root, which is refused there: "
+        r"run_as_root may not give its user namespace ids \(Operation not permitted\); "
+        r"root in a container needs .*",
     ):
         assert [one for one in pinned if re.fullmatch(line, one)], (line, pinned)
     assert len(pinned) == 6
