@@ -31,7 +31,7 @@ from support.buildgrid import BuildGrid, Link  # noqa: E402
 from support.workspace import Repo  # noqa: E402
 
 PACKAGES, PACKAGE_BYTES, LARGE_BYTES = 40, 100_000, 20_000_000
-WAIT = "--session-end-tasks-timeout=600"
+WAIT, SHORT = "--session-end-tasks-timeout=600", "--remote-store-rpc-timeout-millis=5000"
 
 
 class FarLink(Link):
@@ -124,16 +124,13 @@ def uploads(folder: Path) -> None:
     for name, options in (
         ("session_end_tasks_timeout = 3 (default)", ()),
         ("session_end_tasks_timeout = 600", (WAIT,)),
-        ("… and remote_store_rpc_timeout_millis = 5000", (WAIT, _SHORT)),
+        ("… and remote_store_rpc_timeout_millis = 5000", (WAIT, SHORT)),
     ):
         with BuildBox(folder / name / "server") as server:
             with FarLink(server.port, rate=1e6) as link:
                 seconds = build(client(folder / name, link, *options))
                 stored = sum(server.blobs().values()) / 1e6
         print(f"{name:48}{stored:6.1f} MB {seconds:6.1f} s", flush=True)
-
-
-_SHORT = "--remote-store-rpc-timeout-millis=5000"
 
 
 def distance(folder: Path) -> None:

@@ -210,20 +210,15 @@ def pants_with(engine: DockerEngine) -> List[str]:
     return ["unshare", "--mount", "sh", "-euc", script, "sh"]
 
 
-def counters(run: Run) -> dict[str, int]:
-    found = re.findall(r"^\s*(\w+): (\d+)$", run.output, re.MULTILINE)
-    return {name: int(number) for name, number in found}
-
-
 def test_containers_give_the_digests_that_a_machine_gives(
     engine: DockerEngine, builder: Path, tmp_path: Path
 ) -> None:
     targets = [f"src:{name.partition('.')[0]}" for name in (*OUTPUTS, "root")]
     container = Machine(tmp_path / "container", PLAIN.format(environment="container"), engine)
     run = container.pants("--stats-log", "-ldebug", "package", *targets)
-    found = counters(run)
+    found = run.counters()
     assert found["docker_execution_successes"] == found["docker_execution_requests"] > 8
-    assert set(re.findall(r'spawned local process .* description: "(.*?)", level', run.output)) == {
+    assert run.local_processes() == {
         "Fetch the deflate library for building image layers",
         "Find a Python for the layer tool",
         "Packing a layer of links to the contents after run_as_root",
@@ -235,7 +230,7 @@ def test_containers_give_the_digests_that_a_machine_gives(
 
     # Where docker_execution is off, the fallback is this machine.
     local = Machine(tmp_path / "local", PLAIN.format(environment="container"), engine)
-    found = counters(local.pants("--stats-log", "--no-docker-execution", "package", *targets))
+    found = local.pants("--stats-log", "--no-docker-execution", "package", *targets).counters()
     assert found["docker_execution_requests"] == 0
     for name in (*OUTPUTS, "root"):
         assert container.output(name) == local.output(name), name
@@ -258,7 +253,7 @@ def test_one_image_of_several_environments(
 def check_mixed(machine: Machine) -> None:
     images = [f"mixed-{name}" for name in ("cluster", "container", "__local__")]
     run = machine.pants("--stats-log", "package", *(f"src:{name}" for name in images))
-    found = counters(run)
+    found = run.counters()
     assert found["docker_execution_successes"] > 5
     assert found["remote_execution_success"] > 4
     assert len({machine.repo.digest(f"src/{name}") for name in images}) == 1
@@ -288,7 +283,7 @@ def test_a_client_of_another_architecture(
     python_path = f"--pythonpath=+['{there.repo.root}/plugins']"
     run = there.pants(python_path, "--stats-log", "package", "src:files", "src:rootfs")
     assert made(run) == []
-    assert counters(run)["remote_cache_requests_cached"] == 3
+    assert run.counters()["remote_cache_requests_cached"] == 3
     for name in ("files", "rootfs.tar"):
         assert here.output(name) == there.output(name)
 

@@ -153,17 +153,6 @@ def contents(path: Path) -> Dict[str, bytes]:
     }
 
 
-def counters(run: Run) -> Dict[str, int]:
-    """What `--stats-log` prints."""
-    found = re.findall(r"^\s*(\w+): (\d+)$", run.output, re.MULTILINE)
-    return {name: int(number) for name, number in found}
-
-
-def local_processes(run: Run) -> Set[str]:
-    """What this machine ran, in a run with `-ldebug`."""
-    return set(re.findall(r'spawned local process .* description: "(.*?)", level', run.output))
-
-
 def kept_here(run: Run) -> Set[str]:
     """What the log says that this machine did for an image of another environment, with why."""
     text = r"This machine does it, not the environment of the image: (.*)"
@@ -193,8 +182,8 @@ def test_a_cluster_gives_the_digests_that_a_machine_gives(server: BuildBox, tmp_
 
     remote = plain_machine(tmp_path / "remote", tmp_path, *server.execution_options)
     run = remote.pants("--stats-log", "-ldebug", "package", "::")
-    found = counters(run)
-    assert local_processes(run) == {
+    found = run.counters()
+    assert run.local_processes() == {
         "Fetch the deflate library for building image layers",
         "Fetch the zstd library for building image layers",
     }
@@ -219,10 +208,10 @@ def test_a_cluster_gives_the_digests_that_a_machine_gives(server: BuildBox, tmp_
     )
     second = plain_machine(tmp_path / "second", tmp_path, *server.execution_options, *kept)
     run = second.pants("--stats-log", "-ldebug", "package", "::")
-    found = counters(run)
+    found = run.counters()
     assert found["remote_cache_requests_cached"] == found["remote_cache_requests"] > 15
     assert found["local_execution_requests"] == 0
-    assert local_processes(run) == set()
+    assert run.local_processes() == set()
     assert second.digest("stacked") == local.digest("stacked")
 
 
@@ -288,7 +277,7 @@ def _compare(server: BuildBox, folder: Path, build: str, salt: str) -> Repo:
     ):
         assert [one for one in pinned if re.fullmatch(line, one)], (line, pinned)
     assert len(pinned) == 6
-    assert local_processes(run) == {
+    assert run.local_processes() == {
         "Building requirements.pex with 2 requirements: pyyaml==6.0.2, six==1.16.0",
         "Fetch the deflate library for building image layers",  # as this machine has another PATH
         "Find a Python for the layer tool",

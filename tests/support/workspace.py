@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Set, Union
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +49,15 @@ class Run:
     @property
     def output(self) -> str:
         return self.stdout + self.stderr
+
+    def counters(self) -> Dict[str, int]:
+        """What `--stats-log` prints."""
+        found = re.findall(r"^\s*(\w+): (\d+)$", self.output, re.MULTILINE)
+        return {name: int(number) for name, number in found}
+
+    def local_processes(self) -> Set[str]:
+        """What this machine ran, in a run with `-ldebug`."""
+        return set(re.findall(r'spawned local process .* description: "(.*?)", level', self.output))
 
 
 class Repo:
@@ -126,13 +136,7 @@ class Repo:
 
     def stats(self, *args: str, **kwargs: Any) -> Mapping[str, int]:
         """Run Pants, and return the counters of that run (as `--stats-log` prints them)."""
-        run = self.pants("--stats-log", *args, **kwargs)
-        counters = {}
-        for line in run.output.splitlines():
-            name, separator, value = line.strip().rpartition(": ")
-            if separator and value.isdigit():
-                counters[name.strip()] = int(value)
-        return counters
+        return self.pants("--stats-log", *args, **kwargs).counters()
 
     def close(self) -> None:
         """Stop the daemon, by its process id."""

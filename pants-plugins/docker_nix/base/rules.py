@@ -59,6 +59,7 @@ from docker_nix.base.types import (
 )
 from docker_nix.base_fields import FromImageField
 from docker_nix.errors import field_error
+from docker_nix.layer.native_libraries import TO_COMPRESS
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.pull.rules import PulledLayers, PullFieldSet
 
@@ -126,9 +127,6 @@ async def _single_file(request: FromImageRequest, target: Target) -> FileDigest:
     return files[0].file_digest
 
 
-_LIBRARIES = {"gzip": ("deflate",), "none": (), "zstd": ("zstd",)}
-
-
 async def _split_archive(request: FromImageRequest, target: Target) -> Digest:
     """The output of the tool's `split-archive`."""
     owner, field = request.owner, request.from_image
@@ -146,7 +144,7 @@ async def _split_archive(request: FromImageRequest, target: Target) -> Digest:
         ),
         await Get(Digest, CreateDigest([FileEntry("in/archive", archive)])),
         (),
-        _LIBRARIES[request.compression],
+        TO_COMPRESS[request.compression],
         output_directories=("image",),
         description=f"Reading the image archive of {target.address}",
     )

@@ -9,7 +9,7 @@ machine, which has a package index and the Python of Pants; a remote worker need
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Iterable, Mapping
+from typing import Iterable, Mapping, Tuple
 
 from pants.backend.python.target_types import PexLayout
 from pants.backend.python.util_rules import pex
@@ -28,6 +28,13 @@ from pants.util.logging import LogLevel
 
 from docker_nix.errors import DockerNixError
 from docker_nix.layer.this_machine import CACHE_HEAD_START_MILLIS, this_machine
+
+# What the tool takes to write each compression.
+TO_COMPRESS: Mapping[str, Tuple[str, ...]] = {
+    "gzip": ("deflate",),
+    "none": (),
+    "zstd": ("zstd",),
+}
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from docker_nix.layer import native_libraries, tool_process
 from docker_nix.layer.layer_inputs import layer_files, layer_specs
 from docker_nix.layer.links import Entry, Link
 from docker_nix.layer.store_path_info import StorePathInfo
+from docker_nix.layer.this_machine import is_elsewhere
 from docker_nix.layer.tool.nix_store import MISSING
 from docker_nix.layer.tool_process import LocalToolRun, ToolFailed, ToolResult, ToolRun
 from docker_nix.resolve.nix.types import NixPath, Realised, RealiseRequest
@@ -251,7 +252,7 @@ def _root_script_spec(script: RootScript) -> Dict[str, Any]:
 
 
 def _libraries(request: LayerRequest, objects: Tuple[StoreObject, ...]) -> Tuple[str, ...]:
-    libraries = {"gzip": {"deflate"}, "zstd": {"zstd"}, "none": set()}[request.compression]
+    libraries = set(native_libraries.TO_COMPRESS[request.compression])
     script = request.root.root_script if request.root else None
     if (script and script.zstd) or any(obj.unpack == "tar.zst" for obj in objects):
         libraries |= {"zstd"}
@@ -281,7 +282,7 @@ def _last_line(output: bytes) -> str:
 
 @rule(desc="Find out whether run_as_root can run there", level=LogLevel.DEBUG)
 async def probe_root(environment: ProcessExecutionEnvironment) -> RootProbe:
-    if not (environment.remote_execution or environment.docker_image):
+    if not is_elsewhere(environment):
         return RootProbe(None)
     result = await Get(
         ToolResult,

@@ -10,6 +10,11 @@ from pants.engine.process import ProcessExecutionEnvironment
 CACHE_HEAD_START_MILLIS = 10_000
 
 
+def is_elsewhere(environment: ProcessExecutionEnvironment) -> bool:
+    """Whether its processes run in a container or on a cluster."""
+    return environment.remote_execution or environment.docker_image is not None
+
+
 def this_machine() -> ProcessExecutionEnvironment:
     """For a process that runs here in any environment, and with `[GLOBAL].remote_execution`.
 

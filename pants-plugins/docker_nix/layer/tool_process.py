@@ -42,7 +42,11 @@ from pants.util.logging import LogLevel
 from docker_nix.errors import DockerNixError, engine_error
 from docker_nix.layer.links import Entry
 from docker_nix.layer.native_libraries import NativeLibrary, NativeLibraryRequest
-from docker_nix.layer.this_machine import CACHE_HEAD_START_MILLIS, this_machine
+from docker_nix.layer.this_machine import (
+    CACHE_HEAD_START_MILLIS,
+    is_elsewhere,
+    this_machine,
+)
 from docker_nix.resolve.types import Listing
 from docker_nix.subsystem import DockerNixSubsystem
 
@@ -316,7 +320,7 @@ async def run_tool_here(
     local_environment: ChosenLocalEnvironmentName,
     environment: ExecutionEnvironment,
 ) -> ToolResult:
-    if environment.remote_execution or environment.docker_image:
+    if is_elsewhere(environment):
         logger.debug(
             f"This machine does it, not the environment of the image: {request.run.description}. "
             f"It needs {request.reason}."

@@ -42,6 +42,7 @@ from docker_nix.base.types import Blobs, BlobsRequest
 from docker_nix.build_platform import default_platform
 from docker_nix.errors import DockerNixError, engine_error
 from docker_nix.layer.layer_inputs import layer_files, layer_specs
+from docker_nix.layer.this_machine import is_elsewhere
 from docker_nix.layer.tool_process import ToolFailed, ToolResult, ToolRun
 from docker_nix.resolve import store_path
 from docker_nix.resolve.python.distribution import Distribution, dependencies
@@ -251,14 +252,10 @@ async def _environment_object(
     )
 
 
-def _is_elsewhere(where: ProcessExecutionEnvironment) -> bool:
-    return where.remote_execution or where.docker_image is not None
-
-
 def _not_resolved(
     request: EnvironmentRequest, where: ProcessExecutionEnvironment, said: str
 ) -> DockerNixError:
-    if not _is_elsewhere(where):
+    if not is_elsewhere(where):
         remedy = (
             f"Resolving them takes a Python {request.interpreter.version} on this machine, which "
             "is looked for on [python-bootstrap].search_path. With 'complete_platforms' for that "
@@ -338,7 +335,7 @@ async def resolve_environment(request: EnvironmentRequest) -> Environment:
             raise _not_resolved(request, where, said) from e
         except IntrinsicError as e:
             # Such as that there is no Pex for there; a cycle is another's to explain.
-            if not _is_elsewhere(where) or "contained a cycle" in str(e):
+            if not is_elsewhere(where) or "contained a cycle" in str(e):
                 raise
             raise _not_resolved(request, where, engine_error(e)) from e
         files = [
